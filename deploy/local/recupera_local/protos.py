@@ -45,8 +45,9 @@ def generate(*, protos: Path = paths.PROTOS, out: Path = paths.GENERATED) -> Non
         new = Path(scratch)
         files = sources(protos)
         if files:
-            outputs = ("python", "grpc_python", "mypy", "mypy_grpc")
-            _protoc(protos, [*(f"--{output}_out={new}" for output in outputs), *files])
+            outputs = [f"--{name}_out={new}" for name in ("python", "grpc_python")]
+            stubs = [f"--{name}_out=quiet:{new}" for name in ("mypy", "mypy_grpc")]
+            _protoc(protos, [*outputs, *stubs, *files])
         _protoc(
             protos,
             [

@@ -1,0 +1,70 @@
+"""The ports of the local platform: the table in ports.yaml for `make run`, free ones for tests."""
+
+import random
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+SERVICES = ("case", "agreement", "dialer", "notify", "import")
+"""The services in the order of their ports; the package of each is <name>_service, its folder services/<name>."""
+
+TABLE = Path(__file__).with_name("ports.yaml")
+
+
+class PortInUse(Exception):
+    """Somebody else listens on a port of the table. The text says which one and what to do."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """A port for each part, by name: gateway, postgres, kafka, .., case.rpc, case.serve.metrics, case.worker.metrics."""
+
+    by_name: Mapping[str, int]
+
+    def __getitem__(self, name: str) -> int:
+        return self.by_name[name]
+
+
+def table(path: Path = TABLE) -> Ports:
+    """The fixed ports of ports.yaml."""
+    return Ports({str(name): int(port) for name, port in yaml.safe_load(path.read_text()).items()})
+
+
+def free(names: Sequence[str] | None = None) -> Ports:
+    """A free port for each name (default: all names of the table)."""
+    wanted = list(names if names is not None else table().by_name)
+    return Ports(dict(zip(wanted, free_ports(len(wanted)), strict=True)))
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different ports that nobody listens on, below the range from which the kernel takes outgoing ones."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(12000, 30000)
+        if port not in found and is_free(port):
+            found.append(port)
+    return found
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen on the port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def check_free(ports: Ports) -> None:
+    """Raise PortInUse, naming every port of the table that is taken and where to change it."""
+    taken = [f"{port} ({name})" for name, port in ports.by_name.items() if not is_free(port)]
+    if taken:
+        raise PortInUse(
+            f"in use by another program: port {', '.join(taken)}. Stop that program"
+            f" (find it with `ss -ltnp`), or change the port in {TABLE}"
+        )
