@@ -1,0 +1,220 @@
+"""Settings: frozen dataclasses read once at start from RECUPERA_* variables.
+
+A field `smtp_host: str` is read from RECUPERA_SMTP_HOST. `Annotated[..., Setting(...)]` adds what to do when
+it is missing, another variable name, or limits. A variable that is set but empty counts as not set.
+"""
+
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+PREFIX = "RECUPERA_"
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off"})
+
+T = TypeVar("T")
+
+
+class SettingsError(Exception):
+    """The process cannot start with the settings it was given; `variables` names the ones to look at."""
+
+    def __init__(self, message: str, *variables: str) -> None:
+        super().__init__(message)
+        self.variables = variables
+
+
+class SettingMissing(SettingsError):
+    """One or more required variables are not set; all of them are named at once."""
+
+
+class SettingInvalid(SettingsError):
+    """A variable is set to something that cannot be used."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a field is read. `variable` is without prefix; `{SERVICE}` in it becomes the service's name.
+
+    `file` asks that the path is a readable file when the process starts.
+    """
+
+    help: str = ""
+    variable: str | None = None
+    minimum: int | float | Decimal | None = None
+    maximum: int | float | Decimal | None = None
+    choices: tuple[str, ...] = ()
+    file: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """What every service's `serve` and `worker` need; each service adds its own fields in a subclass."""
+
+    service: ClassVar[str] = ""
+
+    database_url: Annotated[
+        str,
+        Setting(
+            variable="DATABASE_URL_{SERVICE}",
+            help="address of the service's own database for its service role: postgresql://user:password@host:port/name",
+        ),
+    ] = dataclasses.field(repr=False)
+    kafka: Annotated[str, Setting(help="bootstrap servers of Kafka: host:port, several separated by a comma")]
+    rpc_port: Annotated[
+        int, Setting(help="port of the gRPC server; 0 takes any free port", minimum=0, maximum=65535)
+    ]
+    jwks_file: Annotated[
+        Path,
+        Setting(
+            file=True,
+            help="JWKS file with the public keys that may sign tokens; `make run` writes one under .local/",
+        ),
+    ]
+    service_key_file: Annotated[
+        Path,
+        Setting(
+            file=True,
+            help="private key (JWK) with which the service signs its calls to others; `make run` writes one",
+        ),
+    ]
+    listen_host: Annotated[str, Setting(help="address on which the gRPC and metrics ports listen")] = (
+        "127.0.0.1"
+    )
+    metrics_port: Annotated[
+        int | None,
+        Setting(
+            help="port on which Prometheus reads the metrics; unset means none", minimum=0, maximum=65535
+        ),
+    ] = None
+    otlp_endpoint: Annotated[
+        str | None,
+        Setting(
+            help="OTLP/gRPC collector for traces and metrics, e.g. http://127.0.0.1:4317; unset means none"
+        ),
+    ] = None
+    trace_ratio: Annotated[
+        float,
+        Setting(help="share of calls traced when the caller did not decide, 0 to 1", minimum=0, maximum=1),
+    ] = 1.0
+    drain_delay: Annotated[
+        float,
+        Setting(
+            help="seconds between NOT_SERVING and refusing new calls, so that load balancers see it",
+            minimum=0,
+            maximum=60,
+        ),
+    ] = 1.0
+    allow_simulated_clock: Annotated[bool, Setting(help="1 lets agencies have a simulated clock")] = False
+    log_level: Annotated[
+        str, Setting(help="least level written", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    ] = "INFO"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MigrationSettings:
+    """What `migrate` needs: read with `load(MigrationSettings, service="case")`."""
+
+    owner_database_url: Annotated[
+        str,
+        Setting(
+            variable="OWNER_DATABASE_URL_{SERVICE}",
+            help="address of the service's database for the role that owns the tables",
+        ),
+    ] = dataclasses.field(repr=False)
+    log_level: Annotated[
+        str, Setting(help="least level written", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    ] = "INFO"
+
+
+def load(cls: type[T], environ: Mapping[str, str] = os.environ, *, service: str | None = None) -> T:
+    """Read the dataclass `cls` from `environ`.
+
+    `service` fills `{SERVICE}` in variable names; default is the class attribute `service`.
+    Field types: str, int, float, bool, Decimal, Path and each of them `| None`.
+    Raises SettingMissing naming every required variable that is not set, SettingInvalid naming a bad one.
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    name_of_service = (service if service is not None else str(getattr(cls, "service", ""))).upper()
+    values: dict[str, Any] = {}
+    missing: list[tuple[str, str]] = []
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        kind, setting = _describe(hints[field.name])
+        suffix = (setting.variable or field.name.upper()).format(SERVICE=name_of_service)
+        variable = PREFIX + suffix
+        text = environ.get(variable, "").strip()
+        if text:
+            values[field.name] = _read(variable, text, kind, setting)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            if _optional(kind):
+                values[field.name] = None
+            else:
+                missing.append((variable, setting.help))
+    if missing:
+        lines = [f"  {variable}" + (f": {text}" if text else "") for variable, text in missing]
+        raise SettingMissing(
+            "These environment variables are not set:\n" + "\n".join(lines),
+            *(variable for variable, _ in missing),
+        )
+    return cls(**values)
+
+
+def _describe(hint: Any) -> tuple[Any, Setting]:
+    if typing.get_origin(hint) is Annotated:
+        kind, *extras = typing.get_args(hint)
+        return kind, next((extra for extra in extras if isinstance(extra, Setting)), Setting())
+    return hint, Setting()
+
+
+def _optional(kind: Any) -> bool:
+    return typing.get_origin(kind) in (types.UnionType, typing.Union) and type(None) in typing.get_args(kind)
+
+
+def _read(variable: str, text: str, kind: Any, setting: Setting) -> Any:
+    if _optional(kind):
+        kind = next(arg for arg in typing.get_args(kind) if arg is not type(None))
+    try:
+        value = _convert(text, kind)
+    except (ValueError, InvalidOperation):
+        raise _invalid(variable, text, f"is not {_expected(kind)}", setting) from None
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        if setting.minimum is not None and value < setting.minimum:
+            raise _invalid(variable, text, f"is less than {setting.minimum}", setting)
+        if setting.maximum is not None and value > setting.maximum:
+            raise _invalid(variable, text, f"is more than {setting.maximum}", setting)
+    if setting.choices and value not in setting.choices:
+        raise _invalid(variable, text, f"is not one of {', '.join(setting.choices)}", setting)
+    if setting.file and not os.access(value, os.R_OK):
+        raise _invalid(variable, text, "names a file that does not exist or cannot be read", setting)
+    return value
+
+
+def _convert(text: str, kind: Any) -> Any:
+    if kind is bool:
+        if text.lower() in TRUE:
+            return True
+        if text.lower() in FALSE:
+            return False
+        raise ValueError(text)
+    if kind in (str, int, float, Decimal, Path):
+        value = kind(text)
+        if isinstance(value, float | Decimal) and not Decimal(value).is_finite():
+            raise ValueError(text)
+        return value
+    raise TypeError(f"settings of type {kind!r} are not supported")
+
+
+def _expected(kind: Any) -> str:
+    return {bool: "1 or 0", int: "a whole number", float: "a number", Decimal: "a decimal number"}.get(
+        kind, "usable"
+    )
+
+
+def _invalid(variable: str, text: str, problem: str, setting: Setting) -> SettingInvalid:
+    shown = "its value" if "URL" in variable or "KEY" in variable or "PASSWORD" in variable else repr(text)
+    hint = f" ({setting.help})" if setting.help else ""
+    return SettingInvalid(f"{variable}: {shown} {problem}{hint}", variable)
