@@ -1,0 +1,272 @@
+"""Transactions with a scope, one-round-trip reads, publish (architecture §4, §5, §8).
+
+``with db.begin(engine, agency=agency) as tx:`` is the only way to write. The scope is set for row-level
+security in the same round trip as BEGIN; the facts published are inserted in the same round trip as COMMIT,
+after every lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import uuid
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import psycopg
+import psycopg.sql
+import sqlalchemy as sa
+import sqlalchemy.exc
+from google.protobuf import message as protobuf
+
+from servicekit import outbox, telemetry
+
+POOL_SIZE = 4
+"""Connections a process; the sum over all processes stays under 80 of PostgreSQL's 100 (platform.md)."""
+
+Params = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+
+_SCOPE = "SELECT set_config('app.agency', %s, true)"
+_NOT_THE_DATA = ("08", "40", "53", "55", "57", "58")
+"""SQLSTATE classes of errors that come from the server's state and not from the statement: connection,
+rollback (deadlock, serialization), resources, lock not available, operator intervention (shutdown, cancel),
+system."""
+
+
+class _Cursor(psycopg.Cursor[Any]):
+    """SQLAlchemy's cursor: inside a pipeline ``execute`` waits for the result, which SQLAlchemy looks at at
+    once.
+    """
+
+    def execute(self, *args: Any, **kwargs: Any) -> _Cursor:
+        super().execute(*args, **kwargs)
+        if (pipeline := self.connection._pipeline) is not None:
+            pipeline.sync()
+        return self
+
+
+def queue(driver: psycopg.Connection[Any], statement: Any, params: Any = None) -> psycopg.Cursor[Any]:
+    """Execute beside SQLAlchemy; inside ``driver.pipeline()`` it only queues, and fetching from the cursor
+    waits.
+    """
+    return psycopg.Cursor(driver).execute(statement, params)
+
+
+def create_engine(url: str, *, application_name: str, pool_size: int = POOL_SIZE) -> sa.Engine:
+    """An engine over psycopg 3 with a fixed pool. ``url`` is ``postgresql://..``; times come back in UTC."""
+    return sa.create_engine(
+        sa.make_url(url).set(drivername="postgresql+psycopg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=30,
+        connect_args={
+            "application_name": application_name,
+            "connect_timeout": 10,
+            "cursor_factory": _Cursor,
+            "options": "-c TimeZone=UTC -c idle_in_transaction_session_timeout=60s -c lock_timeout=30s",
+        },
+        use_native_hstore=False,
+    )
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """True where the database (not the data) is why a statement failed: the same work may succeed later."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        if error.connection_invalidated:
+            return True
+        return error.orig is not None and is_unavailable(error.orig)
+    if isinstance(error, sqlalchemy.exc.TimeoutError):
+        return True
+    if isinstance(error, psycopg.OperationalError):
+        return error.sqlstate is None or error.sqlstate[:2] in _NOT_THE_DATA
+    if isinstance(error, psycopg.errors.InFailedSqlTransaction):
+        return False
+    return isinstance(error, psycopg.InterfaceError)
+
+
+class Transaction:
+    """One transaction of one agency (or of none, for tables without a policy)."""
+
+    def __init__(self, connection: sa.Connection, agency: uuid.UUID | None) -> None:
+        self.connection = connection
+        self.agency = agency
+        self._pending: list[outbox.Row] = []
+
+    @property
+    def driver(self) -> psycopg.Connection[Any]:
+        """psycopg's connection, for what SQLAlchemy cannot do: pipelines and COPY."""
+        return driver_connection(self.connection)
+
+    def execute(self, statement: sa.Executable, params: Params = None) -> sa.CursorResult[Any]:
+        """Run one statement. A sequence of mappings runs it for each (executemany)."""
+        return self.connection.execute(statement, params)
+
+    def publish(
+        self, message: protobuf.Message, *, case_id: uuid.UUID | None = None, partition: int | None = None
+    ) -> None:
+        """Publish a fact when this transaction commits; its topic is the one that carries the message's type.
+
+        ``fact_id`` and ``agency`` are filled where empty (the message itself is not changed). The partition
+        is the case's (``case_id``), or ``partition``, or that of the fact's own case or subject. A chunk
+        needs ``partition`` and is cut where it is above 256 KiB. Lock the anchors of the cases first
+        (``lock_anchors``). Raises ``outbox.FactTooLarge`` (512 KiB), ``outbox.WrongAgency``, ValueError.
+        """
+        self._pending += outbox.rows(
+            message,
+            agency=self.agency,
+            case_id=case_id,
+            partition=partition,
+            traceparent=telemetry.traceparent(),
+        )
+
+    def publish_row(self, row: outbox.Row) -> None:
+        """Send a record as it is (dead letters)."""
+        self._pending.append(row)
+
+    def copy(self, table: str, columns: Sequence[str], data: bytes | Iterable[bytes]) -> int:
+        """``COPY table (columns) FROM STDIN (FORMAT csv)`` into a temporary table (COPY is refused under
+        row-level security). NULL is an unquoted empty value. Returns the number of rows."""
+        names = psycopg.sql.SQL(", ").join(psycopg.sql.Identifier(column) for column in columns)
+        statement = psycopg.sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
+            psycopg.sql.Identifier(*table.split(".")), names
+        )
+        with self.driver.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for block in (data,) if isinstance(data, bytes) else data:
+                    copy.write(block)
+            return cursor.rowcount
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """A part that can fail alone: on an exception its rows and its published facts are undone, and it is
+        raised.
+        """
+        mark = len(self._pending)
+        try:
+            with self.connection.begin_nested():
+                yield
+        except BaseException:
+            del self._pending[mark:]
+            raise
+
+    def check_constraints(self) -> None:
+        """Raise now what deferred constraints would raise at COMMIT; they stay deferred."""
+        driver = self.driver
+        with driver.pipeline():
+            queue(driver, "SAVEPOINT check_constraints")
+            queue(driver, "SET CONSTRAINTS ALL IMMEDIATE")
+            queue(driver, "ROLLBACK TO SAVEPOINT check_constraints")
+            queue(driver, "RELEASE SAVEPOINT check_constraints")
+
+    def _commit(self, commit: Callable[[], None]) -> None:
+        if not self._pending:
+            commit()
+            return
+        pending, self._pending = self._pending, []
+        with self.driver.pipeline():
+            outbox.insert(self.driver, pending)
+            commit()
+
+
+def driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
+    """psycopg's connection under a SQLAlchemy connection."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
+
+
+@contextlib.contextmanager
+def begin(engine: sa.Engine, *, agency: uuid.UUID | None) -> Generator[Transaction]:
+    """A transaction of one agency: committed when the block is left, rolled back on an exception."""
+    with connect(engine) as connection, connection.begin() as transaction:
+        tx = Transaction(connection, agency)
+        if agency is not None:
+            with tx.driver.pipeline():
+                queue(tx.driver, _SCOPE, (str(agency),))
+        yield tx
+        tx._commit(transaction.commit)
+
+
+@contextlib.contextmanager
+def connect(engine: sa.Engine) -> Generator[sa.Connection]:
+    """A connection that is thrown away, not pooled, when it was found broken."""
+    with engine.connect() as connection:
+        try:
+            yield connection
+        except psycopg.Error as error:
+            driver = connection.connection.driver_connection
+            if is_unavailable(error) and (driver is None or driver.closed):
+                connection.invalidate(error)
+            raise
+
+
+def read(
+    engine: sa.Engine,
+    *,
+    agency: uuid.UUID | None,
+    statement: sa.Executable,
+    params: Mapping[str, Any] | None = None,
+) -> list[sa.Row[Any]]:
+    """One query of one agency in one round trip (architecture §8): scope and statement travel together.
+
+    The statement is compiled once (SQLAlchemy's cache) and should be built once, with ``bindparam``; for a
+    list of values use ``column == sa.any_(sa.bindparam(..))``.
+    """
+    with connect(_autocommit(engine)) as connection:
+        driver = driver_connection(connection)
+        with driver.pipeline():
+            # autocommit inside a pipeline: everything up to the sync is one implicit transaction, so the
+            # setting is local to it and there is neither BEGIN nor COMMIT to wait for
+            queue(driver, _SCOPE, (str(agency) if agency is not None else "",))
+            return list(connection.execute(statement, params).all())
+
+
+@functools.lru_cache(maxsize=64)
+def _autocommit(engine: sa.Engine) -> sa.Engine:
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def lock_anchors(
+    tx: Transaction, table: str, agency: uuid.UUID, ids: Iterable[uuid.UUID], *, column: str = "case_id"
+) -> set[uuid.UUID]:
+    """Lock the anchor rows of these cases, in id order, until the transaction ends. Returns the ids that
+    exist.
+
+    Before publishing for a case its anchor is locked: outbox ids, given after the lock, are then in the order
+    in which the case changed (architecture §5). ``column`` is the table's case id: ``case_id``, or ``id`` in
+    the table ``cases``.
+    """
+    wanted = sorted(set(ids))
+    if not wanted:
+        return set()
+    rows = tx.execute(_lock(table, column), {"agency": agency, "ids": wanted})
+    return {row[0] for row in rows}
+
+
+@functools.cache
+def _lock(table: str, column: str) -> sa.Executable:
+    anchor = sa.table(table, sa.column("agency", sa.Uuid), sa.column(column, sa.Uuid))
+    key = anchor.c[column]
+    return (
+        sa.select(key)
+        .where(
+            anchor.c.agency == sa.bindparam("agency"),
+            key == sa.any_(sa.bindparam("ids", type_=sa.ARRAY(sa.Uuid))),
+        )
+        .order_by(key)
+        .with_for_update()
+    )
+
+
+def policy_sql(table: str) -> str:
+    """DDL of the row-level security of a table with a column ``agency uuid`` (architecture §5), for a
+    migration.
+
+    The service's role is not the owner, so the policy binds it; the owner (migrations, SECURITY DEFINER) sees
+    all rows.
+    """
+    scope = "agency = (SELECT nullif(current_setting('app.agency', true), '')::uuid)"
+    return (
+        f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; "
+        f"CREATE POLICY agency_scope ON {table} USING ({scope}) WITH CHECK ({scope})"
+    )
