@@ -164,3 +164,9 @@ def minor_of(value: dict[str, Any] | None) -> int:
     if not value:
         return 0
     return int(value.get("units", 0)) * 100 + int(value.get("nanos", 0)) // 10_000_000
+
+
+def decimal_text(minor: int) -> str:
+    """Minor units as decimal text with two places: -5 is "-0.05"."""
+    sign = "-" if minor < 0 else ""
+    return f"{sign}{abs(minor) // 100}.{abs(minor) % 100:02d}"

@@ -357,7 +357,7 @@ class Journey:
                         "means": "BOLETO" if by_boleto else "PIX",
                         "bank_reference": f"{day:%Y%m%d}-{key % 10**10:010d}-{instalment['number']}",
                         "value_date": day.isoformat(),
-                        "amount": f"{gc.minor_of(instalment['amount']) / 100:.2f}",
+                        "amount": gc.decimal_text(gc.minor_of(instalment["amount"])),
                         "currency": instalment["amount"]["currencyCode"],
                         "txid": "" if by_boleto else chosen["txid"],
                         "our_number": chosen["ourNumber"] if by_boleto else "",
