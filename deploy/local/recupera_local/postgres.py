@@ -31,8 +31,9 @@ CONFIGURATION = {
     "log_min_duration_statement": "2s",
     "timezone": "UTC",
 }
-NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum_naptime": "10s"}
-"""For tests: survives the death of any process, not that of the machine."""
+NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "autovacuum_naptime": "10s"}
+"""For tests: survives the death of any process, not that of the machine. (Without `synchronous_commit` it would lose
+commits when the server is killed: they wait in its shared memory.)"""
 
 
 class Postgres:

@@ -139,10 +139,13 @@ class Process:
             children = psutil.Process(self._child.pid).children(recursive=True)
             self._child.kill()
         self._child.wait()
-        _, left = psutil.wait_procs(children, timeout=5)
-        for child in left:
-            child.kill()
-        psutil.wait_procs(left)
+        end = time.monotonic() + 5
+        while not all(gone(child) for child in children):
+            if time.monotonic() > end:
+                for child in children:
+                    if not gone(child):
+                        child.kill()
+            time.sleep(0.01)
         self._child = None
         self.is_ready = False
 
@@ -196,6 +199,14 @@ def stop_all(processes: Sequence[Process]) -> None:
         for process in now:
             process.stop()
         left = [process for process in left if process not in now]
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether it has ended; a zombie, which whoever adopted it has yet to collect, has."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def listening(port: int, host: str = "127.0.0.1") -> bool:

@@ -1,0 +1,109 @@
+"""Fixtures for every test, all on real parts, each started when a test first asks for it.
+
+- `database("case")` -> support.databases.Database: a fresh database with the service's migrations applied, with `.url`
+  (service role), `.owner_url` and `.administrator_url`. As many as a test likes, e.g. one per service.
+  `database("anything", migrated=False)` is an empty one with the two roles, for tests of servicekit.
+- `engine(database)` or `engine("case")` -> SQLAlchemy engine for the service role; closed after the test.
+- `broker` -> recupera_local.kafka.Kafka of the run, `.bootstrap` is its address. Never stop this one.
+- `topics` -> prefix (str): all topics of deploy/topics.yaml made under a prefix of this test's own, which
+  RECUPERA_TOPIC_PREFIX names while the test runs. Children started by the test inherit it.
+- `private_postgres`, `private_broker`: servers of this test's own, not started, for tests that kill them.
+- `bed` -> recupera_local.testbed.Testbed: what the above come from.
+
+The servers are shared by all xdist workers of a run and end with it (recupera_local/testbed.py).
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from servicekit import db
+from support import databases
+
+from recupera_local import kafka, ports, postgres, testbed
+
+CONTROLLER = "RECUPERA_TEST_CONTROLLER"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell the xdist workers, which inherit the environment, whose run this is."""
+    if not hasattr(config, "workerinput"):
+        os.environ[CONTROLLER] = str(os.getpid())
+
+
+@pytest.fixture(scope="session")
+def bed() -> testbed.Testbed:
+    """The servers of this pytest run."""
+    return testbed.Testbed.of_run(int(os.environ[CONTROLLER]))
+
+
+@pytest.fixture
+def database(bed: testbed.Testbed) -> Iterator[Callable[..., databases.Database]]:
+    """Make fresh databases: `database("case")`."""
+    with ExitStack() as made:
+
+        def make(service: str, *, migrated: bool = True) -> databases.Database:
+            return made.enter_context(databases.fresh(bed, service, migrated=migrated))
+
+        yield make
+
+
+@pytest.fixture
+def engine(
+    database: Callable[..., databases.Database],
+) -> Iterator[Callable[[databases.Database | str], sqlalchemy.Engine]]:
+    """Make engines for the service role: `engine(database)` or, with a fresh database, `engine("case")`."""
+    with ExitStack() as made:
+
+        def make(where: databases.Database | str) -> sqlalchemy.Engine:
+            target = database(where) if isinstance(where, str) else where
+            created = db.create_engine(target.url, application_name="test")
+            made.callback(created.dispose)
+            return created
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def broker(bed: testbed.Testbed) -> kafka.Kafka:
+    """The run's Kafka."""
+    return bed.broker
+
+
+@pytest.fixture
+def topics(broker: kafka.Kafka, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every topic of topics.yaml, made for this test; gives their prefix."""
+    from servicekit import kafka as servicekit_kafka
+
+    prefix = f"test-{secrets.token_hex(4)}."
+    monkeypatch.setenv("RECUPERA_TOPIC_PREFIX", prefix)
+    servicekit_kafka.create_missing(broker.bootstrap)
+    return prefix
+
+
+@pytest.fixture
+def private_postgres(tmp_path: Path) -> Iterator[postgres.Postgres]:
+    """A PostgreSQL of this test's own: `.start()` it, and `.process.kill()` it at will."""
+    server = postgres.Postgres(
+        folder=tmp_path / "postgres", port=ports.free_ports(1)[0], log=tmp_path / "postgres.log", durable=False
+    )
+    yield server
+    server.process.kill()
+    shutil.rmtree(server.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def private_broker(tmp_path: Path) -> Iterator[kafka.Kafka]:
+    """A Kafka of this test's own: `.start()` it, and `.process.kill()` it at will."""
+    port, controller_port = ports.free_ports(2)
+    server = kafka.Kafka(
+        folder=tmp_path / "kafka", port=port, controller_port=controller_port, log=tmp_path / "kafka.log"
+    )
+    yield server
+    server.process.kill()
+    shutil.rmtree(server.folder, ignore_errors=True)
