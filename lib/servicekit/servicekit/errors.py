@@ -91,7 +91,7 @@ def invalid(field: str, description: str) -> InvalidRequest:
 
 
 class ResourceNotFound(ServiceError):
-    """No such resource, or none that the caller may see: the two are not told apart (architecture.md §1.3)."""
+    """No such resource, or none that the caller may see: the two are not told apart (§1.3)."""
 
     status = Status.NOT_FOUND
 

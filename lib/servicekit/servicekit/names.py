@@ -37,7 +37,7 @@ def format(pattern: str, **values: UUID | str) -> str:
 
 
 def match(pattern: str, name: str, field: str = "name") -> dict[str, str]:
-    """The variables of `name` as text. Raises InvalidRequest naming `field` when `name` is not of the form."""
+    """The variables of `name` as text. Raises InvalidRequest naming `field` where it is of another form."""
     found = _compile(pattern)[0].fullmatch(name)
     if found is None:
         raise errors.invalid(field, f"expected a name of the form {_compile(pattern)[1]}")

@@ -101,6 +101,9 @@ class ServiceSettings:
         float,
         Setting(help="share of calls traced when the caller did not decide, 0 to 1", minimum=0, maximum=1),
     ] = 1.0
+    ready_file: Annotated[
+        Path | None, Setting(help="file that the worker makes when it is ready and removes when it drains")
+    ] = None
     drain_delay: Annotated[
         float,
         Setting(

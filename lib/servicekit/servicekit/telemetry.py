@@ -140,26 +140,20 @@ def fail(started: trace.Span, error: BaseException) -> None:
     started.set_status(trace.StatusCode.ERROR)
 
 
-def server_span(name: str, parent: str | None) -> tuple[trace.Span | None, Any]:
-    """For servers: begin the span of a call whose traceparent header is `parent`; give the pair to
-    `end_server_span`.
+def server_span(name: str, parent: str | None) -> trace.Span | None:
+    """For servers: begin the span of a call whose traceparent header is `parent`, and make it the current
+    one.
 
-    Without exporter it only notes the header, and returns no span.
+    The context is not put back: the call has a context of its own. The caller ends the span. Without
+    exporter the header is only noted, and there is no span.
     """
     tracer = _state.tracer
     if tracer is None:
-        return None, _quiet.set(_Trace(parent))
+        _quiet.set(_Trace(parent))
+        return None
     started = tracer.start_span(name, context=_context_of(parent), kind=trace.SpanKind.SERVER)
-    return started, otel_context.attach(trace.set_span_in_context(started))
-
-
-def end_server_span(started: trace.Span | None, token: Any) -> None:
-    """End what `server_span` began, in the same context."""
-    if started is None:
-        _quiet.reset(token)
-    else:
-        otel_context.detach(token)
-        started.end()
+    otel_context.attach(trace.set_span_in_context(started))
+    return started
 
 
 @contextlib.contextmanager
