@@ -32,7 +32,13 @@ class Kafka:
     """A broker in `folder`, on 127.0.0.1:`port`, with its controller on `controller_port`."""
 
     def __init__(
-        self, *, folder: Path, port: int, controller_port: int, log: Path, settings: Mapping[str, str] | None = None
+        self,
+        *,
+        folder: Path,
+        port: int,
+        controller_port: int,
+        log: Path,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.port = port
@@ -62,24 +68,41 @@ class Kafka:
     def prepare(self) -> None:
         """Write the configuration, and format the state folder when it is new (2 s)."""
         if shutil.which("java") is None:
-            raise JavaMissing("no `java` found, Kafka needs 17 or newer (Debian: apt install openjdk-17-jre-headless)")
+            raise JavaMissing(
+                "no `java` found, Kafka needs 17 or newer (Debian: apt install openjdk-17-jre-headless)"
+            )
         if not any(paths.kafka_libs().glob("kafka_2.13-*.jar")):
-            raise JarsMissing(f"Kafka's jars are not in {paths.kafka_libs()}: run `make setup` (it needs mvn)")
+            raise JarsMissing(
+                f"Kafka's jars are not in {paths.kafka_libs()}: run `make setup` (it needs mvn)"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._configuration().items()))
+        self._properties.write_text(
+            "".join(f"{name}={value}\n" for name, value in self._configuration().items())
+        )
         if (self._data / "meta.properties").exists():
             return
         shutil.rmtree(self._data, ignore_errors=True)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         formatted = subprocess.run(
-            [*_java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties), "--standalone"],
+            [
+                *_java(),
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                cluster,
+                "-c",
+                str(self._properties),
+                "--standalone",
+            ],
             capture_output=True,
             text=True,
             check=False,
         )
         if formatted.returncode != 0:
             shutil.rmtree(self._data, ignore_errors=True)
-            raise processes.ProcessFailed(f"Kafka's folder could not be formatted.\n{formatted.stdout}{formatted.stderr}")
+            raise processes.ProcessFailed(
+                f"Kafka's folder could not be formatted.\n{formatted.stdout}{formatted.stderr}"
+            )
 
     def _configuration(self) -> Mapping[str, str]:
         return {

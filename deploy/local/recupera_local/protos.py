@@ -29,7 +29,11 @@ class ProtocFailed(Exception):
 
 def include_paths(protos: Path = paths.PROTOS) -> list[Path]:
     """Ours, then googleapis-common-protos (google/api, google/rpc, google/type), then protoc's own."""
-    return [protos, Path(sysconfig.get_paths()["purelib"]), Path(str(importlib.resources.files("grpc_tools") / "_proto"))]
+    return [
+        protos,
+        Path(sysconfig.get_paths()["purelib"]),
+        Path(str(importlib.resources.files("grpc_tools") / "_proto")),
+    ]
 
 
 def sources(protos: Path = paths.PROTOS) -> list[str]:
@@ -82,7 +86,11 @@ def _sync(new: Path, out: Path) -> None:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(new / relative, target)
-    for stale in (path for path in (out / "recupera").rglob("*_pb2*") if path.is_file() and "__pycache__" not in path.parts):
+    for stale in (
+        path
+        for path in (out / "recupera").rglob("*_pb2*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ):
         if stale.relative_to(out) not in wanted:
             stale.unlink()
     for folder in sorted((path for path in (out / "recupera").rglob("*") if path.is_dir()), reverse=True):

@@ -103,13 +103,22 @@ class Testbed:
                 self._start_keeper(kind)
             address: Mapping[str, int] = json.loads(self._told(kind).read_text())
             if not psutil.pid_exists(address["keeper"]):
-                raise TestbedFailed(f"the {kind} that the tests share was killed; tests that kill take a private one")
+                raise TestbedFailed(
+                    f"the {kind} that the tests share was killed; tests that kill take a private one"
+                )
             return address
 
     def _start_keeper(self, kind: str) -> None:
         with self._log(f"{kind}-keeper").open("ab") as log:
             keeper = subprocess.Popen(
-                [sys.executable, "-m", "recupera_local.testbed", kind, str(self.folder), str(self._controller)],
+                [
+                    sys.executable,
+                    "-m",
+                    "recupera_local.testbed",
+                    kind,
+                    str(self.folder),
+                    str(self._controller),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -119,7 +128,9 @@ class Testbed:
         while not self._told(kind).exists():
             if keeper.poll() is not None or time.monotonic() > end:
                 keeper.kill()
-                raise TestbedFailed(f"{kind} for the tests did not start:\n{self._log(f'{kind}-keeper').read_text()}")
+                raise TestbedFailed(
+                    f"{kind} for the tests did not start:\n{self._log(f'{kind}-keeper').read_text()}"
+                )
             time.sleep(0.02)
 
     def _told(self, kind: str) -> Path:
@@ -129,7 +140,9 @@ class Testbed:
         return self.folder / f"{name}.log"
 
     def _make_postgres(self, port: int) -> postgres.Postgres:
-        return postgres.Postgres(folder=self.folder / "postgres", port=port, log=self._log("postgres"), durable=False)
+        return postgres.Postgres(
+            folder=self.folder / "postgres", port=port, log=self._log("postgres"), durable=False
+        )
 
     def _make_kafka(self, port: int, controller_port: int) -> kafka.Kafka:
         return kafka.Kafka(

@@ -71,7 +71,10 @@ def test_broker_survives_sigkill(private_broker: kafka.Kafka) -> None:
     private_broker.process.kill()
     private_broker.start()
     consumer = KafkaConsumer(
-        "kept", bootstrap_servers=private_broker.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=30_000
+        "kept",
+        bootstrap_servers=private_broker.bootstrap,
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=30_000,
     )
     assert next(consumer).value == b"value"
     consumer.close()

@@ -139,10 +139,14 @@ class Journey:
         """Upload a file and follow it until its rows are applied."""
         with self._stage(f"import {kind.lower()}") as stage:
             try:
-                batch = self.gateway.upload(path=path, kind=kind, requestId=self._request_id("upload", path.name))
+                batch = self.gateway.upload(
+                    path=path, kind=kind, requestId=self._request_id("upload", path.name)
+                )
                 name = batch["name"]
             except gc.CallRefused as refused:
-                known = next((d["metadata"]["batch"] for d in refused.details if "batch" in d.get("metadata", {})), "")
+                known = next(
+                    (d["metadata"]["batch"] for d in refused.details if "batch" in d.get("metadata", {})), ""
+                )
                 if refused.reason != "DUPLICATE_FILE" or known not in self.batches_known():
                     raise
                 name = known
@@ -151,10 +155,14 @@ class Journey:
             def settled() -> dict[str, Any] | None:
                 now = self.gateway.get(name)
                 if now["state"] in _STOPPED_BATCH:
-                    raise JourneyFailed(f"{path.name} was refused: {now.get('refusalCode')}: {now.get('refusal')}")
+                    raise JourneyFailed(
+                        f"{path.name} was refused: {now.get('refusalCode')}: {now.get('refusal')}"
+                    )
                 if now["state"] == "STATE_AWAITING_APPROVAL":
                     self.say(f"  {path.name} waits for approval ({now.get('refusal')}): approved")
-                    self.gateway.post(f"{name}:approve", {"requestId": self._request_id("approve", path.name)})
+                    self.gateway.post(
+                        f"{name}:approve", {"requestId": self._request_id("approve", path.name)}
+                    )
                 return now if now["state"] in _SETTLED_BATCH else None
 
             batch = gc.wait_for(f"{path.name} applied", settled, seconds=self.patience)
@@ -180,8 +188,12 @@ class Journey:
             business_day = gc.wait_for(f"the day {day}", done, seconds=self.patience)
             stage.items += int(business_day.get("casesSeen", 0))
         steps = {k: int(v) for k, v in business_day.get("stepsByChannel", {}).items()}
-        said = ", ".join(f"{n} {channel.removeprefix('CHANNEL_').lower()}" for channel, n in sorted(steps.items()))
-        self.say(f"{day:%a %Y-%m-%d}  {business_day.get('casesSeen', 0)} cases seen; due: {said or 'nothing'}")
+        said = ", ".join(
+            f"{n} {channel.removeprefix('CHANNEL_').lower()}" for channel, n in sorted(steps.items())
+        )
+        self.say(
+            f"{day:%a %Y-%m-%d}  {business_day.get('casesSeen', 0)} cases seen; due: {said or 'nothing'}"
+        )
         return steps
 
     def send_messages(self, day: date, steps: Mapping[str, int]) -> None:
@@ -377,7 +389,11 @@ class Journey:
     def _set_agent(self, number: int, state: str, campaign: str, day: date) -> None:
         self.gateway.post(
             f"agents/agent-{number:02d}:setState",
-            {"state": state, "campaign": campaign, "requestId": self._request_id("agent", number, state, day)},
+            {
+                "state": state,
+                "campaign": campaign,
+                "requestId": self._request_id("agent", number, state, day),
+            },
         )
 
     def _case(self, case_id: str) -> dict[str, Any]:
