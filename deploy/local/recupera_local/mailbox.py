@@ -32,7 +32,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.mime.message import MIMEMessage
 from email.mime.multipart import MIMEMultipart
-from email.mime.nonmultipart import MIMENonMultipart
 from email.mime.text import MIMEText
 from pathlib import Path
 from typing import Any
@@ -189,13 +188,14 @@ def delivery_report(sender: str, recipient: str, raw: bytes) -> bytes:
     report["Date"] = email.utils.formatdate()
     report["Message-ID"] = email.utils.make_msgid(domain="mailbox.local")
     report.attach(MIMEText(f"Your message could not be delivered to {recipient}: no such mailbox.\n"))
-    status = MIMENonMultipart("message", "delivery-status")
-    for fields in (
+    status = email.message.Message()
+    status["Content-Type"] = "message/delivery-status"
+    groups = (
         "Reporting-MTA: dns; mailbox.local\n\n",
         f"Final-Recipient: rfc822; {recipient}\nAction: failed\nStatus: 5.1.1\n"
         "Diagnostic-Code: smtp; 550 5.1.1 no such mailbox\n\n",
-    ):
-        status.attach(email.message_from_string(fields))
+    )
+    status.set_payload([email.message_from_string(group) for group in groups])
     report.attach(status)
     report.attach(MIMEMessage(email.message_from_bytes(raw.split(b"\r\n\r\n", 1)[0] + b"\r\n\r\n"), "rfc822-headers"))
     return report.as_bytes()
