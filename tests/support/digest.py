@@ -78,9 +78,13 @@ def undeclared(service: str, engine: sa.Engine) -> list[str]:
 
 
 class State:
-    """All business rows of a platform; `owners` are engines of the databases' owners (no row-level security), by service."""
+    """All business rows of a platform; `owners` are engines of the databases' owners (no row-level security), by service.
 
-    def __init__(self, owners: Mapping[str, sa.Engine]) -> None:
+    `same` names values that count as another one: {"UNKNOWN": "SENT"} where acts outside are compared apart.
+    """
+
+    def __init__(self, owners: Mapping[str, sa.Engine], *, same: Mapping[str, str] | None = None) -> None:
+        self._same = dict(same or {})
         self._rows: dict[str, list[Row]] = {}
         self._by_id: dict[str, dict[Any, Row]] = {}
         self._tables: dict[str, sa.Table] = {}
@@ -115,7 +119,8 @@ class State:
 
     def _value(self, name: str, column: sa.Column[Any], value: Any) -> str:
         if value is None or column.info["kind"] != "reference":
-            return _text(value)
+            text = _text(value)
+            return self._same.get(text, text)
         if isinstance(value, list):
             return "[" + ", ".join(sorted(self._natural(self._target(name, column), v) for v in value)) + "]"
         return self._natural(self._target(name, column), value)
