@@ -45,11 +45,13 @@ class _Cursor(psycopg.Cursor[Any]):
         return self
 
 
-def queue(driver: psycopg.Connection[Any], statement: Any, params: Any = None) -> psycopg.Cursor[Any]:
+def queue(
+    driver: psycopg.Connection[Any], statement: Any, params: Any = None, *, binary: bool = False
+) -> psycopg.Cursor[Any]:
     """Execute beside SQLAlchemy; inside ``driver.pipeline()`` it only queues, and fetching from the cursor
-    waits.
+    waits. ``binary`` asks for the result in binary form (bytea without hex).
     """
-    return psycopg.Cursor(driver).execute(statement, params)
+    return psycopg.Cursor(driver).execute(statement, params, binary=binary)
 
 
 def create_engine(url: str, *, application_name: str, pool_size: int = POOL_SIZE) -> sa.Engine:
@@ -119,10 +121,6 @@ class Transaction:
             traceparent=telemetry.traceparent(),
         )
 
-    def publish_row(self, row: outbox.Row) -> None:
-        """Send a record as it is (dead letters)."""
-        self._pending.append(row)
-
     def copy(self, table: str, columns: Sequence[str], data: bytes | Iterable[bytes]) -> int:
         """``COPY table (columns) FROM STDIN (FORMAT csv)`` into a temporary table (COPY is refused under
         row-level security). NULL is an unquoted empty value. Returns the number of rows."""
@@ -176,13 +174,22 @@ def driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
 
 
 @contextlib.contextmanager
-def begin(engine: sa.Engine, *, agency: uuid.UUID | None) -> Generator[Transaction]:
-    """A transaction of one agency: committed when the block is left, rolled back on an exception."""
+def begin(
+    engine: sa.Engine,
+    *,
+    agency: uuid.UUID | None,
+    opening: Callable[[psycopg.Connection[Any]], None] | None = None,
+) -> Generator[Transaction]:
+    """A transaction of one agency: committed when the block is left, rolled back on an exception.
+
+    ``opening`` queues more statements (with ``queue``) into the round trip of BEGIN and the scope.
+    """
     with connect(engine) as connection, connection.begin() as transaction:
         tx = Transaction(connection, agency)
-        if agency is not None:
-            with tx.driver.pipeline():
-                queue(tx.driver, _SCOPE, (str(agency),))
+        with tx.driver.pipeline():
+            queue(tx.driver, _SCOPE, ("" if agency is None else str(agency),))
+            if opening is not None:
+                opening(tx.driver)
         yield tx
         tx._commit(transaction.commit)
 

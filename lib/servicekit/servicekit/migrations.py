@@ -33,6 +33,7 @@ SYSTEM_TABLES = (
         fact_type text NOT NULL,
         occurred_at timestamptz,
         traceparent text NOT NULL,
+        headers text[],
         created_at timestamptz NOT NULL DEFAULT now()
     )
     """,
@@ -106,7 +107,7 @@ SYSTEM_TABLES = (
         id uuid PRIMARY KEY,
         agency uuid NOT NULL,
         kind text NOT NULL,
-        size bigint NOT NULL CHECK (size >= 0),
+        size bigint NOT NULL CHECK (size >= -1),  -- -1 while it is being written
         sha256 bytea NOT NULL,
         created_at timestamptz NOT NULL,
         expires_at timestamptz NOT NULL,

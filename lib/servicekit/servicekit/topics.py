@@ -14,6 +14,10 @@ from typing import Any
 import yaml
 
 FILE_VARIABLE = "RECUPERA_TOPICS_FILE"
+PREFIX_VARIABLE = "RECUPERA_TOPIC_PREFIX"
+"""What stands before every topic and group in Kafka, so that several platforms (tests) share a broker; else
+empty. Only ``kafka`` knows of it: code, databases and headers have the names of topics.yaml.
+"""
 DEAD_LETTERS = "recupera.dead-letters.v1"
 
 
@@ -94,6 +98,16 @@ def _topic(entry: Mapping[str, Any]) -> Topic:
     if topic.partitions < 1:
         raise ValueError(f"{topic.name}: partitions must be at least 1")
     return topic
+
+
+def prefix() -> str:
+    """``RECUPERA_TOPIC_PREFIX``."""
+    return os.environ.get(PREFIX_VARIABLE, "")
+
+
+def on_wire(name: str) -> str:
+    """A topic's or group's name in Kafka."""
+    return prefix() + name
 
 
 def partition_of(key: uuid.UUID, partitions: int) -> int:

@@ -1,0 +1,333 @@
+"""kafka-python behind our own names: producer, consumer, topic administration (platform.md, "Kafka: the real
+broker").
+
+kafka-python 3 does its I/O on a thread of its own and is not thread-safe: one loop owns a ``Consumer`` and
+calls it from one thread at a time. Its rebalance listener may not call the consumer, so it only notes what
+changed, and partitions are positioned after the poll that noticed.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import kafka.errors as driver_errors
+from kafka.admin import KafkaAdminClient
+from kafka.consumer.group import KafkaConsumer
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.producer.kafka import KafkaProducer
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from servicekit import topics
+from servicekit.delivery import Record
+
+Unavailable = driver_errors.KafkaError
+"""Anything that Kafka's client raises."""
+
+FETCH_BYTES = 8 * 1024 * 1024
+PARTITION_FETCH_BYTES = 2 * 1024 * 1024
+
+logger = logging.getLogger("recupera.kafka")
+
+
+class ChecksumsTooSlow(Exception):
+    """The C checksum is missing: everything would work, fifty times slower (platform.md)."""
+
+
+class RangeLost(Exception):
+    """Records between the stored offset and the oldest one in Kafka are gone."""
+
+    def __init__(self, partitions: Mapping[Partition, int]) -> None:
+        super().__init__(
+            ", ".join(f"{p.topic}/{p.partition} at {offset}" for p, offset in partitions.items())
+        )
+        self.partitions = partitions
+
+
+class Partition(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+def require_crc32c() -> None:
+    """Raise ``ChecksumsTooSlow`` unless package ``crc32c`` is there and kafka-python uses it."""
+    try:
+        importlib.import_module("crc32c")
+        record_util = importlib.import_module("kafka.record.util")
+    except ImportError as error:
+        raise ChecksumsTooSlow("install crc32c beside kafka-python") from error
+    if record_util.crc32c_c is None:
+        raise ChecksumsTooSlow("kafka-python does not see the package crc32c")
+
+
+def bootstrap_servers(bootstrap: str) -> list[str]:
+    """``host:port,host:port`` as a list."""
+    return [server.strip() for server in bootstrap.split(",") if server.strip()]
+
+
+def _in_kafka(partition: Partition) -> TopicPartition:
+    return TopicPartition(topics.on_wire(partition.topic), partition.partition)
+
+
+def _ours(partition: TopicPartition) -> Partition:
+    return Partition(partition.topic.removeprefix(topics.prefix()), partition.partition)
+
+
+class Producer:
+    """Idempotent, acks=all, order kept per partition. After any failure it must be closed: an idempotent
+    kafka-python producer refuses everything after one refused record."""
+
+    def __init__(self, bootstrap: str, *, client_id: str) -> None:
+        self._producer = KafkaProducer(
+            bootstrap_servers=bootstrap_servers(bootstrap),
+            client_id=client_id,
+            acks="all",
+            enable_idempotence=True,
+            allow_auto_create_topics=False,
+            linger_ms=200,  # flush sends at once; until then records gather in batches
+            batch_size=512 * 1024,
+            max_block_ms=10_000,
+            delivery_timeout_ms=30_000,
+            request_timeout_ms=10_000,
+            bootstrap_timeout_ms=10_000,
+            reconnect_backoff_max_ms=1_000,
+            metrics_enabled=False,
+        )
+
+    def send(
+        self,
+        *,
+        topic: str,
+        partition: int,
+        key: bytes,
+        value: bytes,
+        headers: list[tuple[str, bytes]],
+    ) -> Any:
+        """Queue a record; a future. Raises at once what is known at once (too large, no such topic)."""
+        return self._producer.send(topic, value=value, key=key or None, headers=headers, partition=partition)
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Send what is queued and wait until each is acknowledged or refused."""
+        self._producer.flush(timeout=timeout)
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Drop the connections; what is not acknowledged within ``timeout`` seconds is given up."""
+        try:
+            self._producer.close(timeout=timeout)
+        except driver_errors.KafkaError as error:
+            logger.warning("producer did not close in order", extra={"reason": type(error).__name__})
+
+
+class _Noted(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Runs on the consumer's I/O thread: notes, and calls nothing."""
+
+    def __init__(self) -> None:
+        self.changed: collections.deque[TopicPartition] = collections.deque()
+        self.joined = False
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self.changed.extend(revoked)
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self.changed.extend(assigned)
+        self.joined = True
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self.changed.extend(lost)
+
+
+class Consumer:
+    """A member of a group whose positions come from our own database.
+
+    ``poll`` gives only records of partitions that were positioned with ``seek`` since they were assigned.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        group: str,
+        client_id: str,
+        subscribe: Sequence[str],
+        max_poll_records: int,
+        session_timeout_ms: int = 10_000,
+        max_poll_interval_ms: int = 300_000,
+    ) -> None:
+        require_crc32c()
+        self._noted = _Noted()
+        self._positioned: set[Partition] = set()
+        self._consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap_servers(bootstrap),
+            client_id=client_id,
+            group_id=topics.on_wire(group),
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            allow_auto_create_topics=False,
+            max_poll_records=max_poll_records,
+            session_timeout_ms=session_timeout_ms,
+            heartbeat_interval_ms=max(session_timeout_ms // 5, 500),
+            max_poll_interval_ms=max_poll_interval_ms,
+            fetch_max_wait_ms=200,
+            fetch_max_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+            reconnect_backoff_max_ms=1_000,
+            metrics_enabled=False,
+        )
+        self._consumer.subscribe(topics=[topics.on_wire(name) for name in subscribe], listener=self._noted)
+
+    def poll(self, timeout_ms: int) -> dict[Partition, list[Record]]:
+        """Records by partition, in order. Raises ``RangeLost`` where a position is no longer in Kafka."""
+        try:
+            polled = self._consumer.poll(timeout_ms=timeout_ms)
+        except driver_errors.NoOffsetForPartitionError:
+            polled = {}  # nothing was ever committed for a partition: `unpositioned` tells of it
+        except driver_errors.OffsetOutOfRangeError as error:
+            polled = {}
+            lost = {_ours(tp): offset for tp, offset in error.args[0].items()}
+            self._forget()
+            if positioned := {p: offset for p, offset in lost.items() if p in self._positioned}:
+                raise RangeLost(positioned) from None
+        self._forget()
+        return {
+            _ours(tp): [
+                Record(record.offset, record.key or b"", record.value or b"", record.headers or ())
+                for record in records
+            ]
+            for tp, records in polled.items()
+            if _ours(tp) in self._positioned
+        }
+
+    def _forget(self) -> None:
+        while self._noted.changed:
+            self._positioned.discard(_ours(self._noted.changed.popleft()))
+
+    def unpositioned(self) -> list[Partition]:
+        """Assigned partitions that wait for ``seek``."""
+        return sorted({_ours(tp) for tp in self._consumer.assignment()} - self._positioned)
+
+    def is_ready(self) -> bool:
+        """True once the group gave this member its partitions (or none) and each is positioned."""
+        return self._noted.joined and not self.unpositioned()
+
+    def is_positioned(self, partition: Partition) -> bool:
+        """True while the partition is ours and was not given away since ``seek``, as far as ``poll`` has
+        seen.
+        """
+        return partition in self._positioned
+
+    def forget(self, partition: Partition) -> None:
+        """Give nothing of the partition until the next ``seek``."""
+        self._positioned.discard(partition)
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read on from ``offset``. A partition taken away meanwhile stays unpositioned."""
+        self._positioned.discard(partition)
+        try:
+            self._consumer.seek(_in_kafka(partition), offset)
+        except (ValueError, KeyError, AssertionError):
+            return
+        self._positioned.add(partition)
+
+    def beginnings(self, partitions: Collection[Partition]) -> dict[Partition, int]:
+        """The oldest offset of each partition."""
+        found = self._consumer.beginning_offsets([_in_kafka(p) for p in partitions])
+        return {_ours(tp): offset for tp, offset in found.items()}
+
+    def pause(self) -> None:
+        """Fetch nothing while polling goes on."""
+        self._consumer.pause(*self._consumer.assignment())
+
+    def resume(self) -> None:
+        """Fetch again."""
+        self._consumer.resume(*self._consumer.paused())
+
+    def commit(self, offsets: Mapping[Partition, int], timeout_ms: int = 5_000) -> None:
+        """Tell Kafka how far we are, for lag and scaling only. A failure is logged and means nothing."""
+        ours = {
+            _in_kafka(p): OffsetAndMetadata(offset, "", -1)
+            for p, offset in offsets.items()
+            if p in self._positioned
+        }
+        if not ours:
+            return
+        try:
+            self._consumer.commit(ours, timeout_ms=timeout_ms)
+        except driver_errors.KafkaError as error:
+            logger.info("lag not told to Kafka", extra={"reason": type(error).__name__})
+
+    def close(self) -> None:
+        """Leave the group at once, so that its other members go on."""
+        try:
+            self._consumer.close(autocommit=False, timeout_ms=5_000)
+        except driver_errors.KafkaError as error:
+            logger.warning("consumer did not close in order", extra={"reason": type(error).__name__})
+
+
+def create_missing(
+    bootstrap: str, catalog: topics.Catalog | None = None, *, replication: int = -1
+) -> list[str]:
+    """Create the topics of topics.yaml that Kafka does not have; their names. Replication -1 is the broker's
+    default.
+
+    Raises ValueError where a topic is there with another number of partitions (that number is part of the
+    contract).
+    """
+    catalog = catalog or topics.catalog()
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers(bootstrap))
+    try:
+        before = topics.prefix()
+        existing = {
+            found["name"].removeprefix(before): len(found["partitions"])
+            for found in admin.describe_topics()
+            if found["name"].startswith(before) and found["name"].removeprefix(before) in catalog.by_name
+        }
+        for name, partitions in existing.items():
+            if partitions != catalog[name].partitions:
+                raise ValueError(
+                    f"{name} has {partitions} partitions, topics.yaml says {catalog[name].partitions}"
+                )
+        missing = {
+            topics.on_wire(topic.name): {
+                "num_partitions": topic.partitions,
+                "replication_factor": replication,
+                "configs": {
+                    "retention.ms": str(topic.retention_ms),
+                    "max.message.bytes": str(topic.max_bytes),
+                    "cleanup.policy": "delete",
+                },
+            }
+            for topic in catalog.by_name.values()
+            if topic.name not in existing
+        }
+        if missing:
+            try:
+                admin.create_topics(missing, wait_for_metadata=True)
+            except driver_errors.TopicAlreadyExistsError:
+                logger.info("another process creates the topics")
+        return sorted(name.removeprefix(before) for name in missing)
+    finally:
+        admin.close()
+
+
+def beginnings(bootstrap: str, partitions: Collection[Partition]) -> dict[Partition, int]:
+    """The oldest offset of each partition, without joining a group."""
+    return _offsets(bootstrap, partitions, "beginning_offsets")
+
+
+def ends(bootstrap: str, partitions: Collection[Partition]) -> dict[Partition, int]:
+    """The offset of the next record of each partition, without joining a group."""
+    return _offsets(bootstrap, partitions, "end_offsets")
+
+
+def _offsets(bootstrap: str, partitions: Collection[Partition], which: str) -> dict[Partition, int]:
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers(bootstrap), metrics_enabled=False)
+    try:
+        found = getattr(consumer, which)([_in_kafka(p) for p in partitions])
+        return {_ours(tp): offset for tp, offset in found.items()}
+    finally:
+        consumer.close(autocommit=False)

@@ -1,0 +1,227 @@
+"""The relay: sends the outbox to Kafka, in id order, and deletes what was acknowledged (architecture §6).
+
+It runs on a native thread of the worker process (never on nameko's hub), in one replica at a time (a lease),
+over a connection of its own, which must be direct: a transaction pooler breaks LISTEN. Woken by NOTIFY, else
+every 200 ms.
+
+Two relays for a moment (a process stopped longer than its lease) do no harm: each sends what is left of a
+partition in order from its first row, so the first time that a fact appears in Kafka it is in order, and the
+inbox drops the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from servicekit import acts, db, facts, ids, kafka, leases, outbox, telemetry
+
+BATCH_ROWS = 2_000
+BATCH_BYTES = 8 * 1024 * 1024
+POLL = 0.2
+"""Seconds between looks when nobody notifies."""
+BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
+RENEW = leases.LEASE / 5
+
+logger = logging.getLogger("recupera.relay")
+
+_sent = telemetry.counter(
+    "recupera.relay.sent", "{record}", "Records acknowledged by Kafka and deleted from the outbox"
+)
+_failed = telemetry.counter(
+    "recupera.relay.failures", "{failure}", "Failures after which the relay started again"
+)
+_lag = telemetry.histogram(
+    "recupera.relay.lag",
+    "s",
+    "Age of the oldest record of a batch when it was acknowledged",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Row:
+    id: int
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+    fact_id: uuid.UUID
+    fact_type: str
+    occurred_at: datetime.datetime | None
+    traceparent: str
+    headers: list[str] | None
+    created_at: datetime.datetime
+
+
+class Incomplete(Exception):
+    """Not every record was acknowledged; what was is deleted, the rest will be sent again."""
+
+
+class Relay:
+    """Sends one service's outbox while it holds the lease ``relay``."""
+
+    def __init__(self, engine: sa.Engine, bootstrap: str, *, source: str) -> None:
+        self._engine = engine
+        self._bootstrap = bootstrap
+        self._source = f"recupera/{source}"
+        self._holder = ids.new()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 20.0) -> None:
+        """Send what is being sent, give the lease up, end."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                if not leases.hold(self._engine, "relay", holder=self._holder):
+                    failures = 0
+                    self._stop.wait(1.0)
+                    continue
+                self._work()
+                failures = 0
+            except Exception as error:
+                _failed.add(1, {"reason": type(error).__name__})
+                pause = BACKOFF[min(failures, len(BACKOFF) - 1)]
+                failures += 1
+                log = logger.error if failures >= len(BACKOFF) else logger.warning
+                log("relay starts again", exc_info=error, extra={"failures": failures, "pause": pause})
+                self._stop.wait(pause)
+        try:
+            leases.release(self._engine, "relay", holder=self._holder)
+        except Exception as error:
+            logger.warning("lease runs out by itself", exc_info=error)
+
+    def _work(self) -> None:
+        """Send until stopped, until the lease is lost, or until something fails."""
+        producer = kafka.Producer(self._bootstrap, client_id=f"{self._source}-relay")
+        try:
+            with _connect(self._engine) as connection:
+                connection.execute(f"LISTEN {outbox.CHANNEL}")
+                renewed = time.monotonic()
+                acknowledged: list[int] = []
+                while not self._stop.is_set():
+                    if time.monotonic() - renewed > RENEW.total_seconds():
+                        if not leases.hold(self._engine, "relay", holder=self._holder):
+                            logger.warning("another process is the relay now")
+                            break
+                        renewed = time.monotonic()
+                    rows = _exchange(connection, acknowledged)
+                    acknowledged = []
+                    if rows:
+                        acknowledged = self._send(connection, producer, rows)
+                    else:
+                        for _notification in connection.notifies(timeout=POLL, stop_after=1):
+                            pass
+                _exchange(connection, acknowledged, read=False)
+        finally:
+            producer.close()
+
+    def _send(
+        self, connection: psycopg.Connection[Any], producer: kafka.Producer, rows: Sequence[_Row]
+    ) -> list[int]:
+        """Send a batch; the acknowledged ids. When not all are, their prefix is deleted and ``Incomplete``
+        raised.
+        """
+        futures: list[Any] = []
+        failure: Exception | None = None
+        with telemetry.span("relay", records=len(rows)):
+            try:
+                for row in rows:
+                    futures.append(self._queue(producer, row))  # noqa: PERF401 (what was sent must be known)
+                producer.flush()
+            except kafka.Unavailable as error:
+                failure = error
+            acknowledged = _prefix(rows, futures)
+            if len(acknowledged) < len(rows):
+                _exchange(connection, acknowledged, read=False)
+                refused = next((f.exception for f in futures if f.is_done and f.failed()), None)
+                raise Incomplete(f"{len(acknowledged)} of {len(rows)} acknowledged") from (failure or refused)
+        _sent.add(len(rows))
+        _lag.record((datetime.datetime.now(datetime.UTC) - rows[0].created_at).total_seconds())
+        return acknowledged
+
+    def _queue(self, producer: kafka.Producer, row: _Row) -> Any:
+        return producer.send(
+            topic=row.topic,
+            partition=row.partition,
+            key=row.key,
+            value=row.value,
+            headers=_headers(row, self._source),
+        )
+
+
+def _prefix(rows: Sequence[_Row], futures: Sequence[Any]) -> list[int]:
+    """Ids of each partition's records up to its first one that was not acknowledged."""
+    broken: set[tuple[str, int]] = set()
+    acknowledged = []
+    for row, future in zip(rows, futures, strict=False):
+        place = (row.topic, row.partition)
+        if place in broken:
+            continue
+        if future.is_done and future.succeeded():
+            acknowledged.append(row.id)
+        else:
+            broken.add(place)
+    return acknowledged
+
+
+def _headers(row: _Row, source: str) -> list[tuple[str, bytes]]:
+    time_text = (row.occurred_at or row.created_at).isoformat()
+    headers = facts.cloud_event(
+        fact_id=row.fact_id, kind=row.fact_type, source=source, time=time_text, traceparent=row.traceparent
+    )
+    if row.headers:
+        extra = iter(row.headers)
+        headers += [(name, text.encode()) for name, text in zip(extra, extra, strict=True)]
+    return headers
+
+
+def _connect(engine: sa.Engine) -> psycopg.Connection[Any]:
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return psycopg.connect(
+        url, autocommit=True, application_name=f"relay-{acts.worker_id()}", options="-c TimeZone=UTC"
+    )
+
+
+def _exchange(
+    connection: psycopg.Connection[Any], acknowledged: Sequence[int], *, read: bool = True
+) -> list[_Row]:
+    """Delete what was acknowledged and read what is next, in one round trip."""
+    cursor: psycopg.Cursor[Any] | None = None
+    with connection.pipeline():
+        if acknowledged:
+            db.queue(connection, _DELETE, (list(acknowledged),))
+        if read:
+            cursor = db.queue(connection, _READ, (BATCH_ROWS, BATCH_BYTES), binary=True)
+    return [_Row(*row) for row in cursor.fetchall()] if cursor is not None else []
+
+
+_DELETE = "DELETE FROM outbox WHERE id = ANY(%b::bigint[])"
+_READ = """
+    SELECT id, topic, partition, key, value, fact_id, fact_type, occurred_at, traceparent, headers, created_at
+    FROM (
+        SELECT first.*, sum(octet_length(value)) OVER (ORDER BY id) - octet_length(value) AS before
+        FROM (SELECT * FROM outbox ORDER BY id LIMIT %b) AS first
+    ) AS sized
+    WHERE before < %b
+    ORDER BY id
+"""
