@@ -281,8 +281,10 @@ class Verifier:
 def _caller(claims: dict[str, Any], issuer: str) -> Caller:
     service = issuer.removeprefix(SERVICE_ISSUER) if issuer.startswith(SERVICE_ISSUER) else None
     scopes = frozenset(claims["scope"].split())
-    if (INTERNAL in scopes) != (service is not None):
-        raise ValueError("the scope `internal` is for services' keys, and they sign nothing else")
+    if INTERNAL in scopes and service is None:
+        raise ValueError("the scope `internal` is for services' keys")
+    if service is not None and scopes != {INTERNAL}:
+        raise ValueError("a service's key signs the scope `internal` and nothing else")
     creditor = claims.get("creditor")
     return Caller(
         subject=claims["sub"],
