@@ -1,0 +1,1 @@
+"""Files in: portfolios and payments, row by row checked, applied by slices."""

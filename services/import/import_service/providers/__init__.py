@@ -1,0 +1,1 @@
+"""The outside world: files as creditors and banks write them, and the services that take a batch back."""
