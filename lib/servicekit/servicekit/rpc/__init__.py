@@ -42,6 +42,8 @@ _TRANSPORT_LIMIT = 4 * guard.MAX_MESSAGE
 details.
 """
 _READY_INTERVAL = 1.0
+_REFLECTION_WAIT = 0.5
+"""Seconds for a place: reflection clients open the next stream just before the last one has ended."""
 
 _log = logging.getLogger(__name__)
 
@@ -255,7 +257,7 @@ class _CappedServer(_GuardedServer):
 
         def capped(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             try:
-                with guard.Slot(self._streams):
+                with guard.Slot(self._streams, wait=_REFLECTION_WAIT):
                     yield from behavior(requests, context)
             except guard.TooManyStreams as error:
                 context.abort_with_status(answers.Answer(error))

@@ -310,13 +310,14 @@ class _Watch:
 class Slot:
     """One of the few streams that may be open at a time."""
 
-    __slots__ = ("_free",)
+    __slots__ = ("_free", "_wait")
 
-    def __init__(self, free: threading.BoundedSemaphore) -> None:
+    def __init__(self, free: threading.BoundedSemaphore, *, wait: float = 0.0) -> None:
         self._free = free
+        self._wait = wait
 
     def __enter__(self) -> None:
-        if not self._free.acquire(blocking=False):
+        if not self._free.acquire(timeout=self._wait):
             raise TooManyStreams("the server holds as many streams as it can: try again")
 
     def __exit__(self, *_: object) -> None:
