@@ -40,9 +40,9 @@ $(STAMPS)/install: pyproject.toml $(STAMPS)/requirements
 	@touch $@
 
 $(STAMPS)/kafka: deploy/local/kafka/pom.xml | $(STAMPS)/tools
-	@echo "setup: Apache Kafka's jars in .local/kafka/libs"
-	@rm -rf .local/kafka/libs
-	@mvn -q -B -Dstyle.color=never -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$(CURDIR)/.local/kafka/libs"
+	@echo "setup: Apache Kafka's jars in .local/lib/kafka"
+	@rm -rf .local/lib/kafka
+	@mvn -q -B -Dstyle.color=never -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$(CURDIR)/.local/lib/kafka"
 	@touch $@
 
 .PHONY: protos

@@ -232,7 +232,7 @@ class Gateway:
         self._settings = settings
         self._file = folder / "envoy.yaml"
         self.process = processes.Process(
-            name="gateway",
+            name="envoy",
             command=[
                 str(binary()),
                 "--disable-hot-restart",

@@ -20,11 +20,11 @@ JAVA_OPTIONS = (
 )
 
 
-class JarsMissing(Exception):
+class JarsMissing(processes.PlatformFailed):
     """`make setup` has not fetched the broker's jars."""
 
 
-class JavaMissing(Exception):
+class JavaMissing(processes.PlatformFailed):
     """There is no `java` on the PATH."""
 
 
@@ -71,9 +71,9 @@ class Kafka:
             raise JavaMissing(
                 "no `java` found, Kafka needs 17 or newer (Debian: apt install openjdk-17-jre-headless)"
             )
-        if not any(paths.kafka_libs().glob("kafka_2.13-*.jar")):
+        if not any(paths.KAFKA_LIBS.glob("kafka_2.13-*.jar")):
             raise JarsMissing(
-                f"Kafka's jars are not in {paths.kafka_libs()}: run `make setup` (it needs mvn)"
+                f"Kafka's jars are not in {paths.KAFKA_LIBS}: run `make setup` (it needs mvn)"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         self._properties.write_text(
@@ -124,7 +124,11 @@ class Kafka:
             "group.min.session.timeout.ms": "1000",
             # A killed broker may register again only when its former session is over.
             "broker.heartbeat.interval.ms": "500",
-            "broker.session.timeout.ms": "4000",
+            "broker.session.timeout.ms": "3000",
+            # One controller: no need to wait whether another one wants to lead.
+            "controller.quorum.election.timeout.ms": "200",
+            "controller.quorum.election.backoff.max.ms": "100",
+            "controller.quorum.fetch.timeout.ms": "400",
             "auto.create.topics.enable": "false",
             "log.index.size.max.bytes": "1048576",
             "log.cleaner.dedupe.buffer.size": "16777216",
@@ -145,4 +149,4 @@ class Kafka:
 
 def _java() -> list[str]:
     log4j = f"-Dlog4j2.configurationFile={paths.REPO / 'deploy' / 'local' / 'kafka' / 'log4j2.xml'}"
-    return ["java", *JAVA_OPTIONS, log4j, "-classpath", f"{paths.kafka_libs()}/*"]
+    return ["java", *JAVA_OPTIONS, log4j, "-classpath", f"{paths.KAFKA_LIBS}/*"]

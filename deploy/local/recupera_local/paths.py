@@ -11,15 +11,11 @@ GENERATED = PROTOS / "gen"
 DESCRIPTOR = GENERATED / "descriptor.pb"
 TOPICS_FILE = REPO / "deploy" / "topics.yaml"
 GATEWAY = REPO / "deploy" / "gateway"
-KAFKA_POM = REPO / "deploy" / "local" / "kafka" / "pom.xml"
+KAFKA_LIBS = REPO / ".local" / "lib" / "kafka"
+"""The broker's jars, written by `make setup`."""
 
 
 def local() -> Path:
-    """The working files' place, git-ignored: `.local`, or RECUPERA_LOCAL_DIR."""
+    """Where state is kept between runs, git-ignored: `.local`, or RECUPERA_LOCAL_DIR (another disk, say)."""
     configured = os.environ.get("RECUPERA_LOCAL_DIR")
     return Path(configured).resolve() if configured else REPO / ".local"
-
-
-def kafka_libs() -> Path:
-    """The broker's jars, written by `make setup`."""
-    return local() / "kafka" / "libs"

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import yaml
 
+from recupera_local import processes
+
 SERVICES = ("case", "agreement", "dialer", "notify", "import")
 """The services in the order of their ports; the package of each is <name>_service, its folder services/<name>."""
 
 TABLE = Path(__file__).with_name("ports.yaml")
 
 
-class PortInUse(Exception):
+class PortInUse(processes.PlatformFailed):
     """Somebody else listens on a port of the table. The text says which one and what to do."""
 
 

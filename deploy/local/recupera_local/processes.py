@@ -1,15 +1,15 @@
 """One child process of the local platform, and the promise that it never outlives its runner.
 
 Each child is started through `setpriv --pdeathsig` (util-linux, part of every Debian): the kernel signals it when the
-thread that started it ends, also when that thread's process is killed with SIGKILL. So children are started from the
-main thread only. Their output goes to one log file each.
+thread that started it ends, also when that thread's process is killed with SIGKILL. So one thread of ours, which lives
+as long as the process does, starts them all. Their output goes to one log file each.
 """
 
+import concurrent.futures
 import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,11 +27,14 @@ UNPRIVILEGED = (
 """PostgreSQL refuses to run as root: under root it runs as nobody, with root's right to pass through folders."""
 
 
-class NotInMainThread(Exception):
-    """A child was to be started from a thread that may end before the child should."""
+_STARTER = concurrent.futures.ThreadPoolExecutor(1, "starter")
 
 
-class ProcessFailed(Exception):
+class PlatformFailed(Exception):
+    """The local platform cannot start or go on. The text is for the person who started it: what, and what to do."""
+
+
+class ProcessFailed(PlatformFailed):
     """A child ended, or did not become ready in time. The text has the end of its log."""
 
 
@@ -40,7 +43,7 @@ class Process:
     """A child process: how it is started, how one sees that it is ready, how it is stopped.
 
     `ready` is asked until it answers True; a child without it is a step, done when it exits with 0.
-    `death_signal` is what the kernel sends it when the runner dies; `stop_signal` asks it to end in good order.
+    `before` is called right before it starts. `death_signal` is what the kernel sends it when the runner dies; `stop_signal` asks it to end in good order.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Process:
     log: Path
     environ: Mapping[str, str] = field(default_factory=dict)
     ready: Callable[[], bool] | None = None
+    before: Callable[[], None] | None = None
     after: Sequence[str] = ()
     unprivileged: bool = False
     death_signal: str = "KILL"
@@ -79,18 +83,29 @@ class Process:
         """How it ended by itself, None while it runs."""
         return None if self._child is None else self._child.poll()
 
+    @property
+    def ending(self) -> str:
+        """How it ended by itself, in words."""
+        code = self.returncode
+        if code is None:
+            return "nothing, it runs"
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
     def start(self) -> None:
-        """Start it; returns at once. Raises NotInMainThread."""
-        if threading.current_thread() is not threading.main_thread():
-            raise NotInMainThread(
-                f"{self.name}: a child dies with the thread that starts it, start it from the main thread"
-            )
+        """Start it; returns at once."""
         if self.alive:
             raise ProcessFailed(f"{self.name} is already running")
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.before is not None:
+            self.before()
+        self._child = _STARTER.submit(self._spawn).result()
+        self._started = time.monotonic()
+        self.is_ready = False
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         privileges = UNPRIVILEGED if self.unprivileged and os.geteuid() == 0 else ()
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
+            return subprocess.Popen(
                 ["setpriv", *privileges, f"--pdeathsig={self.death_signal}", "--", *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -98,8 +113,6 @@ class Process:
                 env=dict(self.environ),
                 process_group=0,  # Ctrl-C is for the runner, which stops its children in order
             )
-        self._started = time.monotonic()
-        self.is_ready = False
 
     def check(self) -> bool:
         """Whether it is ready (a step: done). Raises ProcessFailed when it ended or its time is over."""
@@ -110,7 +123,7 @@ class Process:
             if self.ready is None and code == 0:
                 self.is_ready = True
                 return True
-            raise ProcessFailed(f"{self.name} ended with {_ending(code)} before it was ready.\n{self.tail()}")
+            raise ProcessFailed(f"{self.name} ended with {self.ending} before it was ready.\n{self.tail()}")
         if not self.is_ready and self.ready is not None:
             self.is_ready = self.ready()
         if not self.is_ready and time.monotonic() - self._started > self.start_timeout:
@@ -184,7 +197,7 @@ def start_all(processes: Sequence[Process]) -> None:
     Raises ProcessFailed at the first that ends or is late; what was started stays for the caller to stop.
     """
     by_name = {process.name: process for process in processes}
-    waiting = list(processes)
+    waiting = [process for process in processes if not process.started]
     while True:
         startable = [
             process
@@ -228,7 +241,3 @@ def listening(port: int, host: str = "127.0.0.1") -> bool:
             return True
     except OSError:
         return False
-
-
-def _ending(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

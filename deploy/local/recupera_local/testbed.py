@@ -25,7 +25,7 @@ from recupera_local import kafka, paths, ports, postgres, processes
 START_TIMEOUT = 60.0
 
 
-class TestbedFailed(Exception):
+class TestbedFailed(processes.PlatformFailed):
     """A server for the tests did not start. The text has the end of its log."""
 
     __test__ = False
@@ -155,7 +155,7 @@ def main() -> None:
     kind, folder, controller = sys.argv[1:]
     try:
         Testbed(folder=Path(folder), controller=int(controller)).keep(kind)
-    except (processes.ProcessFailed, kafka.JarsMissing, kafka.JavaMissing) as error:
+    except processes.PlatformFailed as error:
         sys.exit(str(error))
 
 
