@@ -24,6 +24,9 @@ from servicekit import outbox, telemetry
 POOL_SIZE = 4
 """Connections a process; the sum over all processes stays under 80 of PostgreSQL's 100 (platform.md)."""
 
+Engine = sa.Engine
+"""For signatures outside store.py, where SQLAlchemy is not imported."""
+
 Params = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
 _SCOPE = "SELECT set_config('app.agency', %s, true)"
