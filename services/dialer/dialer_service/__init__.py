@@ -1,0 +1,1 @@
+"""Calls: campaigns, call lists, pacing, agents, dispositions. See services/dialer/README.md."""

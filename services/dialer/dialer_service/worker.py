@@ -1,0 +1,246 @@
+"""The dialer's worker: facts of the case service, and the loops of its campaigns. No rules, no SQL."""
+
+import dataclasses
+import datetime
+import decimal
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+from dialer_service import domain, providers, usecases
+from recupera.case.v1 import case_facts_pb2, case_pb2
+from servicekit import clock, dates, db, errors, host, leases, telemetry
+
+INTERVAL = 0.2
+"""Seconds between ticks: a free agent has the next call within one."""
+TICK = 5.0
+"""Seconds after which a loop that still finds work lets the others have their turn."""
+LEASE = datetime.timedelta(seconds=10)
+RENEW = 2.0
+"""Seconds after which a loop that still works renews its lease."""
+
+logger = logging.getLogger("recupera.dialer")
+
+_dialled = telemetry.counter("recupera.dialer.calls", "{call}", "Calls asked of the exchange, by outcome")
+_refused = telemetry.counter("recupera.dialer.refused", "{call}", "Calls that permission refused, by rule")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """What `__main__` gives the worker."""
+
+    exchange: providers.Exchange
+    permission: providers.Permission
+    handling: datetime.timedelta
+    allow_simulated_clock: bool
+
+
+class DialerWorker(host.Worker):
+    """Consumes the case service's facts and runs the loops of campaigns."""
+
+    name = "dialer_worker"
+
+    @host.consume("recupera.case.v1")
+    def case_facts(self, tx: db.Transaction, facts: Sequence[case_facts_pb2.CaseFact]) -> None:
+        """The clock, the business date, cases due a call, and states of cases; other facts are not for us."""
+        agency = tx.agency
+        assert agency is not None
+        for fact in facts:
+            match fact.WhichOneof("fact"):
+                case "clock_changed":
+                    usecases.take_clock(
+                        tx, changed=_clock(agency, fact), allow_simulated=self.wiring.allow_simulated_clock
+                    )
+                case "day_opened":
+                    usecases.open_day(tx, agency, date=dates.from_proto(fact.day_opened.date, "date"))
+        news = [part for fact in facts for part in _news(fact)]
+        if news:
+            usecases.take_case_news(tx, agency, news=news)
+
+    @host.timer(interval=INTERVAL)
+    def dial(self) -> None:
+        """Run the loop of each campaign that this process holds the lease of, until it finds no work."""
+        run_campaigns(self.engine, self.wiring)
+
+
+def run_campaigns(engine: db.Engine, wiring: Wiring) -> None:
+    """One tick: every campaign of every agency that needs its loop. What fails is logged and tried in the next tick."""
+    for agency in clock.agencies(engine):
+        with db.begin(engine, agency=agency) as tx:
+            campaigns = usecases.worked_campaigns(tx, agency)
+        for campaign_id in campaigns:
+            loop = Loop(engine, wiring, agency, campaign_id)
+            try:
+                loop.run()
+            except errors.ServiceError as error:
+                # permission or exchange away, or another owner was faster: calls begun are taken up where they are
+                logger.warning("campaign loop stopped", extra={"campaign_id": campaign_id}, exc_info=error)
+
+
+class Loop:
+    """The loop of one campaign, under its lease. Doing a step twice, or two owners for a moment, changes nothing: every
+    step is conditional on the state it found, and the exchange begins a call once for a key."""
+
+    def __init__(self, engine: db.Engine, wiring: Wiring, agency: UUID, campaign_id: UUID) -> None:
+        self._engine = engine
+        self._wiring = wiring
+        self._agency = agency
+        self._campaign_id = campaign_id
+        self._held = 0.0
+
+    def run(self) -> None:
+        """Until no work is found, or for `TICK` seconds; nothing where another process holds the lease."""
+        if not self._hold():
+            return
+        ends = time.monotonic() + TICK
+        outcomes = self._reconcile()
+        while True:
+            going_on = time.monotonic() < ends and self._hold()
+            queued = self._advance(outcomes, begin=going_on)
+            if not queued or not going_on:
+                return
+            dialled = self._permit(queued)
+            if dialled is None:
+                return
+            outcomes = self._originate(dialled)
+
+    def _hold(self) -> bool:
+        if time.monotonic() - self._held < RENEW:
+            return True
+        if not leases.hold(self._engine, f"campaign/{self._campaign_id}", lease=LEASE):
+            return False
+        self._held = time.monotonic()
+        return True
+
+    def _reconcile(self) -> dict[UUID, domain.Outcome | None]:
+        """What became of calls found in DIALING: of a loop that crashed, or whose line still rings."""
+        with db.begin(self._engine, agency=self._agency) as tx:
+            found = usecases.dialling_calls(tx, self._agency, campaign_id=self._campaign_id)
+        outcomes: dict[UUID, domain.Outcome | None] = {}
+        for call in found:
+            try:
+                outcome = self._wiring.exchange.ask(call.outside_key)
+            except providers.CallNotKnown:
+                outcomes[call.id] = None
+            else:
+                if outcome is not None:
+                    outcomes[call.id] = outcome
+        return outcomes
+
+    def _advance(self, outcomes: dict[UUID, domain.Outcome | None], *, begin: bool) -> Sequence[domain.Call]:
+        with db.begin(self._engine, agency=self._agency) as tx:
+            agency_clock = clock.read(tx, self._agency)
+            return usecases.advance(
+                tx,
+                self._agency,
+                campaign_id=self._campaign_id,
+                outcomes=outcomes,
+                begin=begin,
+                handling=self._wiring.handling,
+                now=agency_clock.now(),
+                business_date=agency_clock.business_date,
+            )
+
+    def _permit(self, queued: Sequence[domain.Call]) -> list[tuple[domain.Call, str]] | None:
+        """Calls committed as DIALING, each with its number; None where permission had no answer for any."""
+        asks = [providers.Ask(key=call.id, case_id=call.case_id, person_id=call.person_id) for call in queued]
+        answers = self._wiring.permission.reserve(self._agency, asks)
+        if not answers:
+            return None
+        for answer in answers:
+            if isinstance(answer, domain.Refused):
+                _refused.add(1, {"rule": answer.rule})
+        with db.begin(self._engine, agency=self._agency) as tx:
+            agency_clock = clock.read(tx, self._agency)
+            dialled = usecases.permit(
+                tx,
+                self._agency,
+                campaign_id=self._campaign_id,
+                answers=answers,
+                now=agency_clock.now(),
+                business_date=agency_clock.business_date,
+            )
+        numbers = {answer.key: answer.number for answer in answers if isinstance(answer, domain.Granted)}
+        return [(call, numbers[call.id]) for call in dialled]
+
+    def _originate(self, dialled: list[tuple[domain.Call, str]]) -> dict[UUID, domain.Outcome | None]:
+        """Dial. When the exchange is away the campaign pauses; what is left in DIALING is asked for in later ticks."""
+        outcomes: dict[UUID, domain.Outcome | None] = {}
+        for call, number in dialled:
+            try:
+                outcome = self._wiring.exchange.originate(call.outside_key, number)
+            except providers.ExchangeUnavailable:
+                self._pause("EXCHANGE_UNAVAILABLE")
+                break
+            if outcome is not None:
+                outcomes[call.id] = outcome
+                _dialled.add(1, {"outcome": outcome.value})
+        return outcomes
+
+    def _pause(self, reason: str) -> None:
+        logger.error("campaign paused", extra={"campaign_id": self._campaign_id, "reason": reason})
+        with db.begin(self._engine, agency=self._agency) as tx:
+            agency_clock = clock.read(tx, self._agency)
+            usecases.pause_for(
+                tx,
+                self._agency,
+                campaign_id=self._campaign_id,
+                reason=reason,
+                now=agency_clock.now(),
+                business_date=agency_clock.business_date,
+            )
+
+
+def _clock(agency: UUID, fact: case_facts_pb2.CaseFact) -> clock.AgencyClock:
+    changed = fact.clock_changed
+    return clock.AgencyClock(
+        agency=agency,
+        time_zone=changed.time_zone,
+        simulated=changed.simulated,
+        base_machine=dates.from_timestamp(changed.base_machine, "base_machine")
+        if changed.simulated
+        else None,
+        base_agency=dates.from_timestamp(changed.base_agency, "base_agency") if changed.simulated else None,
+        speed=decimal.Decimal(changed.speed_thousandths) / 1000,
+        business_date=dates.from_proto(changed.business_date, "business_date"),
+        version=fact.version,
+    )
+
+
+def _news(fact: case_facts_pb2.CaseFact) -> Iterator[domain.DueOn | domain.CaseChange]:
+    match fact.WhichOneof("fact"):
+        case "steps_due":
+            due = list(_due(fact.steps_due))
+            if due:
+                yield domain.DueOn(date=dates.from_proto(fact.steps_due.date, "date"), due=due)
+        case "cases_changed":
+            changed = fact.cases_changed
+            for case, version, state in zip(changed.case_ids, changed.versions, changed.states, strict=True):
+                yield domain.CaseChange(case_id=UUID(bytes=case), version=version, state=_case_state(state))
+
+
+def _case_state(number: int) -> str:
+    """The name of a case's state; empty for one this version does not know."""
+    states: Any = case_pb2.Case.State
+    return str(states.Name(number)).removeprefix("STATE_") if number in states.values() else ""
+
+
+def _due(steps: case_facts_pb2.StepsDue) -> Iterator[domain.Due]:
+    """The rows whose step is a call."""
+    for row, case in enumerate(steps.case_ids):
+        step = steps.table_steps[steps.step_index[row]] if steps.step_index else steps.table_steps[0]
+        if step.channel != case_pb2.CHANNEL_CALL:
+            continue
+        person = steps.person_ids[row] if steps.person_ids else b""
+        yield domain.Due(
+            case_id=UUID(bytes=case),
+            person_id=UUID(bytes=person) if person else None,
+            natural_key=steps.natural_keys[row] if steps.natural_keys else 0,
+            step_id=UUID(bytes=step.step_id),
+            level=step.level,
+            script=step.template,
+            days_past_due=steps.days_past_due[row] if steps.days_past_due else 0,
+            open_principal_minor=steps.open_principal_minor[row] if steps.open_principal_minor else 0,
+        )
