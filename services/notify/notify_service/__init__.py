@@ -1,0 +1,1 @@
+"""Messages to debtors: templates, requests, sends, delivery, suppression."""

@@ -1,0 +1,1 @@
+"""What notify does: each function takes a transaction of one agency and never commits."""
