@@ -32,21 +32,27 @@ def markers() -> Iterator[tuple[str, str]]:
                 and node.func.value.attr == "mark"
             ):
                 for argument in node.args:
-                    assert isinstance(argument, ast.Constant), f"{path}: a feature marker takes the id as text"
+                    assert isinstance(argument, ast.Constant), (
+                        f"{path}: a feature marker takes the id as text"
+                    )
                     yield str(argument.value), str(path.relative_to(ROOT))
 
 
 def test_every_feature_that_works_has_a_test_that_names_it() -> None:
     proven = {feature for feature, _ in markers()}
     unproven = {feature for feature, state in table().items() if state == "works"} - proven
-    assert not unproven, f"docs/features.md says these work, and no test is marked with them: {sorted(unproven)}"
+    assert not unproven, (
+        f"docs/features.md says these work, and no test is marked with them: {sorted(unproven)}"
+    )
 
 
 def test_every_marker_names_a_feature_that_the_table_does_not_deny() -> None:
     states = table()
     for feature, path in markers():
         assert feature in states, f"{path} is marked with {feature}, which docs/features.md does not know"
-        assert states[feature] != "not yet", f"{path} proves {feature}, which docs/features.md calls 'not yet'"
+        assert states[feature] != "not yet", (
+            f"{path} proves {feature}, which docs/features.md calls 'not yet'"
+        )
 
 
 def test_the_table_is_whole() -> None:

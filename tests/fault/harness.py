@@ -1,6 +1,7 @@
 """Drives the journey on a platform that is being killed, and says what it came to.
 
-Every run comes from a seed: which calls of the journey are followed by which fault. The journey goes on meanwhile, patient; a
+Every run comes from a seed: which calls of the journey are followed by which fault. The journey goes on
+meanwhile, patient; a
 fault is over when its process has been started again. What both runs come to is compared by `support.digest`.
 """
 
@@ -15,12 +16,12 @@ from typing import Any
 
 import kafka
 import sqlalchemy as sa
-from servicekit import topics
-from support import digest
 
 from recupera_local import gateway_client as gc
 from recupera_local import platform as local
 from recupera_local.demo import journey
+from servicekit import topics
+from support import digest
 
 SERVICES = digest.SERVICES
 KILLED = (
@@ -57,7 +58,9 @@ def drawn(*, seed: int, faults: int, calls: int) -> list[Fault]:
 class Harness:
     """A platform, the journey on it, and the faults between its calls."""
 
-    def __init__(self, *, platform: local.Platform, plan: journey.Plan, work_dir: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, *, platform: local.Platform, plan: journey.Plan, work_dir: Path, say: Callable[[str], None]
+    ) -> None:
         self.platform = platform
         self.calls = 0
         self.kills: dict[str, int] = {}
@@ -166,9 +169,12 @@ class Harness:
         messages = self.gateway.quietly().get("messages:summarize")
         if int(messages.get("due", 0)):
             found.append(f"{messages['due']} messages are due")
-        for batch in self.gateway.quietly().pages("batches", "batches"):
-            if batch["state"] in ("STATE_APPLYING", "STATE_RECEIVED", "STATE_PARSED", "STATE_VALIDATED"):
-                found.append(f"{batch['name']} is {batch['state']}")
+        moving = ("STATE_APPLYING", "STATE_RECEIVED", "STATE_PARSED", "STATE_VALIDATED")
+        found += [
+            f"{batch['name']} is {batch['state']}"
+            for batch in self.gateway.quietly().pages("batches", "batches")
+            if batch["state"] in moving
+        ]
         return found
 
 

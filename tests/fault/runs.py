@@ -1,4 +1,5 @@
-"""Two runs of one journey, one undisturbed and one with faults, and how they differ; `make soak` calls it for any size and seed."""
+"""Two runs of one journey, one undisturbed and one with faults, and how they differ; `make soak` calls it
+for any size and seed."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from pathlib import Path
 
 import httpx
 from fault import harness
-from support import digest
 
 from recupera_local import examples, ports
 from recupera_local import platform as local
 from recupera_local.demo import journey
+from support import digest
 
 FIRST_DAY = datetime.date(2026, 11, 23)
 MESSAGES_A_GROUP = 10
@@ -66,7 +67,9 @@ def compare(*, work_dir: Path, titles: int, faults: int, seed: int, say: Callabl
     say(f"  {quiet.calls} calls in {quiet.seconds:.0f} s; now with {faults} kills, seed {seed}")
     disturbed = _run(work_dir / "disturbed", plan, faults=faults, seed=seed, calls=quiet.calls, say=say)
     say(f"  {disturbed.calls} calls in {disturbed.seconds:.0f} s; killed: {disturbed.kills}")
-    sent = {key for key, state in disturbed.message_states.items() if state in ("SENT", "DELIVERED", "BOUNCED")}
+    sent = {
+        key for key, state in disturbed.message_states.items() if state in ("SENT", "DELIVERED", "BOUNCED")
+    }
     return Outcome(
         difference=digest.differences(quiet.state, disturbed.state),
         undeclared=disturbed.undeclared,
@@ -111,7 +114,9 @@ def _run(
 
 def main() -> int:
     """`python -m fault.runs --titles 300 --faults 12 --seed 1`: prints the difference, exits 1 when there is one."""
-    parser = argparse.ArgumentParser(description="The journey undisturbed and under faults; both must come to the same.")
+    parser = argparse.ArgumentParser(
+        description="The journey undisturbed and under faults; both must come to the same."
+    )
     parser.add_argument("--titles", type=int, default=300)
     parser.add_argument("--faults", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
@@ -128,7 +133,9 @@ def main() -> int:
             failed += 1
             print(f"seed {seed}: NOT THE SAME\n{outcome}")
         else:
-            print(f"seed {seed}: the same; {outcome.unknown_messages} messages unknown, digest {outcome.digest[:16]}")
+            print(
+                f"seed {seed}: the same; {outcome.unknown_messages} messages unknown, digest {outcome.digest[:16]}"
+            )
     return 1 if failed else 0
 
 

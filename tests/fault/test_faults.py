@@ -1,6 +1,7 @@
 """Nothing lost, nothing twice: the journey on a platform that is killed comes to the same as the undisturbed one.
 
-300 titles and 12 kills here (every worker, every server, the broker, PostgreSQL), messages delivered twice, a rebalance;
+300 titles and 12 kills here (every worker, every server, the broker, PostgreSQL), messages delivered twice,
+a rebalance;
 `make soak` takes any number and any seed.
 """
 

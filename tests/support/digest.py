@@ -1,9 +1,10 @@
 """What a platform has come to, apart from what differs by chance: the business rows of all services, comparable.
 
-Each column is declared in its service's store.py: ``info={"kind": "business"}``; ``{"kind": "incidental", "reason": ..}``;
-or ``{"kind": "reference", "to": "cases"}`` (``"case.cases"`` for another service's table), which is replaced by the natural key
-of the row it points to. Each table names its natural key: ``info={"natural_key": ["creditor", "contract_reference"]}``, of business and
-reference columns; ``info={"digest": False, "reason": ..}`` leaves a table out.
+Each column is declared in its service's store.py: ``info={"kind": "business"}``; ``{"kind": "incidental",
+"reason": ..}``; or ``{"kind": "reference", "to": "cases"}`` (``"case.cases"`` for another service's table), which is
+replaced by the natural key of the row it points to. Each table names its natural key: ``info={"natural_key":
+["creditor", "contract_reference"]}``, of business and reference columns; ``info={"digest": False, "reason": ..}``
+leaves a table out.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def undeclared(service: str, engine: sa.Engine) -> list[str]:
 
 
 class State:
-    """All business rows of a platform; `owners` are engines of the databases' owners (no row-level security), by service.
+    """All business rows of a platform; `owners` are engines of the databases' owners (no row-level
+    security), by service.
 
     `same` names values that count as another one: {"UNKNOWN": "SENT"} where acts outside are compared apart.
     """
@@ -129,15 +131,19 @@ class State:
         to = str(column.info["to"])
         return to if "." in to else f"{name.split('.')[0]}.{to}"
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019 -- a State lives as long as one comparison
+    @functools.cache  # noqa: B019 -- a State lives as long as one comparison
     def _natural(self, name: str, key: uuid.UUID) -> str:
         row = self._by_id[name].get(key)
         if row is None:
             return f"<no {name}>"
         table = self._tables[name]
-        return "(" + ", ".join(
-            self._value(name, table.columns[part], row[part]) for part in table.info["natural_key"]
-        ) + ")"
+        return (
+            "("
+            + ", ".join(
+                self._value(name, table.columns[part], row[part]) for part in table.info["natural_key"]
+            )
+            + ")"
+        )
 
 
 def differences(one: State, other: State, *, most: int = 40) -> str:

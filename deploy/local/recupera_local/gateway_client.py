@@ -1,4 +1,5 @@
-"""A small client of the gateway's JSON API, for the demo and for end-to-end tests: what a creditor's system would write."""
+"""A small client of the gateway's JSON API, for the demo and for end-to-end tests: what a creditor's system
+would write."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Gateway:
     def __init__(
         self, *, base_url: str, token: Callable[[], str], agency: str, patience_seconds: float = 0.0
     ) -> None:
-        """`patience_seconds`: how long a call that found nobody is made again; mutations carry a request id, so a repeat is safe."""
+        """`patience_seconds`: how long a call that found nobody is made again; mutations carry a request id,
+        so a repeat is safe."""
         self._patience = patience_seconds
         self.agency = agency
         self.parent = f"agencies/{agency}"

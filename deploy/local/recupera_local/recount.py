@@ -1,6 +1,7 @@
 """The second program: what must be open, counted again from the files, without the platform's code.
 
-It reads the portfolio and payment files itself, takes from the platform only what cannot be known from outside (which rows were
+It reads the portfolio and payment files itself, takes from the platform only what cannot be known from
+outside (which rows were
 refused, which agreements people made), and goes through the days with its own arithmetic (Decimal, half-up). The demo compares
 the result with the platform's to the cent. Slow and plain on purpose: it is read when the two differ.
 """
@@ -41,7 +42,8 @@ class _Title:
     bound: bool = False
 
     def charge(self, day: date) -> None:
-        """Penalty once and simple interest to `day`, unless paid by the first business day after a due date that is none."""
+        """Penalty once and simple interest to `day`, unless paid by the first business day after a due date
+        that is none."""
         if self.bound or not self.open["principal"] or day <= _business_day(self.due, self.currency):
             return
         if not self.penalty_charged and self.penalty_rate:
@@ -95,7 +97,8 @@ def recount(
     as_of: date,
     batches: Sequence[str],
 ) -> dict[str, dict[str, int]]:
-    """Minor units of placed, paid_in and open for each currency, as of a date; `batches` are the files' batches in upload order."""
+    """Minor units of placed, paid_in and open for each currency, as of a date; `batches` are the files'
+    batches in upload order."""
     refused: dict[str, set[int]] = {}
     for name in batches:
         batch = gateway.get(name)
@@ -104,9 +107,7 @@ def recount(
         }
     titles = _titles(_rows(portfolio, refused[portfolio.name]))
     agreements = _agreements(gateway, titles)
-    arrivals = [
-        (path, row) for path in payment_files for row in _rows(path, refused[path.name])
-    ]
+    arrivals = [(path, row) for path in payment_files for row in _rows(path, refused[path.name])]
     paid_in, by_case = _payments(arrivals, titles, agreements)
     result: dict[str, dict[str, Decimal]] = {}
     for title in (title for case in titles.values() for title in case):
@@ -155,7 +156,9 @@ def _titles(rows: list[dict[str, str]]) -> dict[CaseKey, list[_Title]]:
     return cases
 
 
-def _agreements(gateway: gc.Gateway, titles: dict[CaseKey, list[_Title]]) -> dict[CaseKey, list[dict[str, Any]]]:
+def _agreements(
+    gateway: gc.Gateway, titles: dict[CaseKey, list[_Title]]
+) -> dict[CaseKey, list[dict[str, Any]]]:
     """Accepted agreements of each case, oldest first."""
     found: dict[CaseKey, list[dict[str, Any]]] = {}
     by_reference: dict[tuple[str, str], list[CaseKey]] = {}
@@ -207,10 +210,15 @@ def _payments(
         amount = _number(row["amount"])
         paid_in[currency] = paid_in.get(currency, Decimal(0)) + amount
         payment = _Payment(
-            value_date=_date(row["value_date"]), identity=identity, amount=amount, title=row.get("title_reference") or ""
+            value_date=_date(row["value_date"]),
+            identity=identity,
+            amount=amount,
+            title=row.get("title_reference") or "",
         )
         creditor = row["creditor_reference"]
-        instrument = by_instrument.get(row.get("txid") or "") or by_instrument.get(row.get("our_number") or "")
+        instrument = by_instrument.get(row.get("txid") or "") or by_instrument.get(
+            row.get("our_number") or ""
+        )
         if instrument is not None:
             matches = {instrument}
         elif payment.title:
@@ -228,7 +236,8 @@ def _payments(
 def _open_of_case(
     titles: list[_Title], agreements: list[dict[str, Any]], payments: list[tuple[Path, _Payment]], as_of: date
 ) -> Decimal:
-    """Go through the epochs of a case: between them agreements begin and end, within one payments apply by value date."""
+    """Go through the epochs of a case: between them agreements begin and end, within one payments apply by
+    value date."""
     waiting = [payment for _, payment in payments]
     arrived = {payment.identity: _arrival(path, payment) for path, payment in payments}
     rows: list[_Row] = []
@@ -332,7 +341,8 @@ def _forgive(titles: list[_Title], discount: Decimal) -> list[tuple[_Title, str,
 def _come_back(
     titles: list[_Title], rows: list[_Row], forgiven: list[tuple[_Title, str, Decimal]], day: date
 ) -> None:
-    """The agreement ended unfulfilled: the discount comes back, earned plan interest becomes interest of the oldest title."""
+    """The agreement ended unfulfilled: the discount comes back, earned plan interest becomes interest of the
+    oldest title."""
     for title, component, amount in forgiven:
         title.open[component] += amount
     bound = [title for title in titles if title.bound]
@@ -369,10 +379,8 @@ def _rows(path: Path, refused: set[int]) -> list[dict[str, str]]:
 def _number(text: str) -> Decimal:
     """Decimal comma or point, with or without separators of thousands: the last of the two is the decimal one."""
     text = text.replace(" ", "")
-    if text.rfind(",") > text.rfind("."):
-        text = text.replace(".", "").replace(",", ".")
-    else:
-        text = text.replace(",", "")
+    comma = text.rfind(",") > text.rfind(".")
+    text = text.replace(".", "").replace(",", ".") if comma else text.replace(",", "")
     return Decimal(text)
 
 

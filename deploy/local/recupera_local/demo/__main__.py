@@ -27,7 +27,9 @@ EXAMPLES = paths.REPO / "examples"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the main job of the platform on a portfolio.")
-    parser.add_argument("--portfolio", type=Path, help="a file in the layout portfolio-v1 (default: the example)")
+    parser.add_argument(
+        "--portfolio", type=Path, help="a file in the layout portfolio-v1 (default: the example)"
+    )
     parser.add_argument("--payments", type=Path, help="a file in the layout payments-v1")
     chosen = parser.parse_args(arguments)
     try:
@@ -64,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         platform.stop()
-    figures["checks"] = [{"name": c.name, "ours": c.ours, "theirs": c.theirs, "holds": c.holds} for c in checks]
+    figures["checks"] = [
+        {"name": c.name, "ours": c.ours, "theirs": c.theirs, "holds": c.holds} for c in checks
+    ]
     (folder / "report.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     print(report.printed(figures, checks))
     print(f"\n  Written to {_shown(folder / 'report.json')}, {time.monotonic() - started:.0f} s in all.")

@@ -1,6 +1,7 @@
 """One portfolio travels the whole way: what creditors, collectors and debtors do, through the gateway.
 
-The demo drives it on a quiet platform, the fault tests on one that is being killed. What people decide is drawn from each
+The demo drives it on a quiet platform, the fault tests on one that is being killed. What people decide is
+drawn from each
 case's natural key, so that the same files give the same journey everywhere.
 """
 
@@ -48,7 +49,8 @@ class JourneyFailed(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is worked: a portfolio file, payment files by the business date on which they arrive, and the business dates."""
+    """What is worked: a portfolio file, payment files by the business date on which they arrive, and the
+    business dates."""
 
     portfolio: Path
     payments: Mapping[date, Sequence[Path]]
@@ -246,9 +248,9 @@ class Journey:
                 connected = list(
                     self.gateway.pages("calls", "calls", state="STATE_CONNECTED", campaign=campaign)
                 )
-                for call in connected:
-                    if self._disposition(call, day) == "DISPOSITION_NEGOTIATING":
-                        negotiating.append(call)
+                negotiating += [
+                    call for call in connected if self._disposition(call, day) == "DISPOSITION_NEGOTIATING"
+                ]
                 if connected:
                     end = time.monotonic() + self.patience
                     continue
@@ -271,7 +273,6 @@ class Journey:
         self.say("  calls: " + _counts(summary.get("byState", {})))
         if summary.get("byDisposition"):
             self.say("  people said: " + _counts(summary["byDisposition"]))
-        # A call that was dispositioned right before a crash of this program is found again here.
         return negotiating
 
     def make_agreements(self, day: date, calls: Sequence[dict[str, Any]]) -> None:
@@ -406,7 +407,8 @@ class Journey:
         return self.gateway.get("cases:summarize")
 
     def _wait_until_reconciled(self) -> None:
-        """Quiet as it can be seen from outside: nothing waits to leave, and both services state the same open principal."""
+        """Quiet as it can be seen from outside: nothing waits to leave, and both services state the same
+        open principal."""
 
         def reconciled() -> bool:
             cases, money = self._cases_summary(), self._money()

@@ -53,7 +53,8 @@ def collect(*, gateway: gc.Gateway, done: journey.Journey) -> dict[str, Any]:
 
 
 def check(report: Mapping[str, Any], recounted: Mapping[str, Mapping[str, int]]) -> list[Check]:
-    """The two identities of the report, and its figures against those of the second program (minor units a currency)."""
+    """The two identities of the report, and its figures against those of the second program (minor units a
+    currency)."""
     checks = []
     for currency, amounts in sorted(report["money"].items()):
         money = {name: _minor(text) for name, text in amounts.items()}
