@@ -1,4 +1,6 @@
-"""The outside world of the dialer: the telephone exchange, and permission to contact, each behind a small protocol."""
+"""The outside world of the dialer: the telephone exchange, and permission to contact, each behind a small
+protocol.
+"""
 
 import dataclasses
 import hashlib
@@ -10,11 +12,13 @@ from dialer_service import domain
 from recupera.case.v1 import case_pb2, case_service_pb2, case_service_pb2_grpc
 from servicekit import client, dates, errors
 
-# -- telephony -----------------------------------------------------------------------------------------------------------------
+# -- telephony -----------------------------------------------------------------------------------------
 
 
 class ExchangeUnavailable(errors.ServiceError):
-    """The exchange did not answer, so nobody knows whether the call was begun: ask it by the call's key later."""
+    """The exchange did not answer, so nobody knows whether the call was begun: ask it by the call's key
+    later.
+    """
 
     status = errors.Status.UNAVAILABLE
     transient = True
@@ -29,8 +33,8 @@ class CallNotKnown(errors.ServiceError):
 class Exchange(Protocol):
     """A telephone exchange, or the driver of one (a real one: Asterisk ARI, architecture.md §4).
 
-    A call is begun at most once for a key, however often it is asked for. While the line rings both methods answer
-    None, and the loop asks again.
+    A call is begun at most once for a key, however often it is asked for. While the line rings both methods
+    answer None, and the loop asks again.
     """
 
     def originate(self, key: str, number: str) -> domain.Outcome | None:
@@ -62,8 +66,10 @@ def draw(*, seed: str, natural_key: str, date: str, attempt: str) -> domain.Outc
 
 
 class SimulatedExchange:
-    """An exchange that calls nobody. It needs no memory and no clock: what it says is drawn from the key itself
-    (`domain.outside_key`: seed, the case's natural key, date, attempt), so `ask` says what `originate` said."""
+    """An exchange that calls nobody. It needs no memory and no clock: what it says is drawn from the key
+    itself (`domain.outside_key`: seed, the case's natural key, date, attempt), so `ask` says what
+    `originate` said.
+    """
 
     def originate(self, key: str, number: str) -> domain.Outcome | None:
         """The outcome, at once. `number` is not looked at, only required."""
@@ -77,7 +83,7 @@ class SimulatedExchange:
         return draw(seed=seed, natural_key=natural_key, date=date, attempt=attempt)
 
 
-# -- permission ------------------------------------------------------------------------------------------------------------------
+# -- permission ----------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +99,9 @@ class Permission(Protocol):
     """Who may be called now, at which number (architecture.md §7). No answer: no call."""
 
     def reserve(self, agency: UUID, asks: Sequence[Ask]) -> Sequence[domain.Answer]:
-        """An answer for each, in any order; the same key gets the same answer. Raises RemoteUnavailable, RemoteRefused."""
+        """An answer for each, in any order; the same key gets the same answer. Raises RemoteUnavailable,
+        RemoteRefused.
+        """
 
 
 MAX_ASKS = 500

@@ -48,7 +48,7 @@ class DialerServicer(dialer_service_pb2_grpc.DialerServiceServicer):
                 run=lambda: run(tx),
             )
 
-    # -- campaigns -------------------------------------------------------------------------------------------
+    # -- campaigns -------------------------------------------------------------------------------------
 
     def CreateCampaign(  # noqa: N802
         self, request: dialer_service_pb2.CreateCampaignRequest, context: grpc.ServicerContext
@@ -176,7 +176,7 @@ class DialerServicer(dialer_service_pb2_grpc.DialerServiceServicer):
 
         return self._once(request, dialer_pb2.Campaign, run)
 
-    # -- agents ----------------------------------------------------------------------------------------------
+    # -- agents ----------------------------------------------------------------------------------------
 
     def SetAgentState(  # noqa: N802
         self, request: dialer_service_pb2.SetAgentStateRequest, context: grpc.ServicerContext
@@ -218,7 +218,7 @@ class DialerServicer(dialer_service_pb2_grpc.DialerServiceServicer):
             agents=[_agent(caller.agency, agent) for agent in kept], next_page_token=next_page_token
         )
 
-    # -- calls -----------------------------------------------------------------------------------------------
+    # -- calls -----------------------------------------------------------------------------------------
 
     def GetCall(  # noqa: N802
         self, request: dialer_service_pb2.GetCallRequest, context: grpc.ServicerContext

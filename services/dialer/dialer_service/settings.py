@@ -29,7 +29,7 @@ class Settings(settings.ServiceSettings):
     handling_seconds: Annotated[
         int,
         settings.Setting(
-            help="agency-clock seconds after which a connected call without a disposition is shown in WRAP_UP",
+            help="agency-clock seconds until a connected call without disposition shows in WRAP_UP",
             minimum=1,
         ),
     ] = 900

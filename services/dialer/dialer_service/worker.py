@@ -66,7 +66,9 @@ class DialerWorker(host.Worker):
 
 
 def run_campaigns(engine: db.Engine, wiring: Wiring) -> None:
-    """One tick: every campaign of every agency that needs its loop. What fails is logged and tried in the next tick."""
+    """One tick: every campaign of every agency that needs its loop. What fails is logged and tried in the
+    next tick.
+    """
     for agency in clock.agencies(engine):
         with db.begin(engine, agency=agency) as tx:
             campaigns = usecases.worked_campaigns(tx, agency)
@@ -75,13 +77,15 @@ def run_campaigns(engine: db.Engine, wiring: Wiring) -> None:
             try:
                 loop.run()
             except errors.ServiceError as error:
-                # permission or exchange away, or another owner was faster: calls begun are taken up where they are
+                # permission or exchange away, or another owner was faster: calls begun stay where they are
                 logger.warning("campaign loop stopped", extra={"campaign_id": campaign_id}, exc_info=error)
 
 
 class Loop:
-    """The loop of one campaign, under its lease. Doing a step twice, or two owners for a moment, changes nothing: every
-    step is conditional on the state it found, and the exchange begins a call once for a key."""
+    """The loop of one campaign, under its lease. Doing a step twice, or two owners for a moment, changes
+    nothing: every step is conditional on the state it found, and the exchange begins a call once for a
+    key.
+    """
 
     def __init__(self, engine: db.Engine, wiring: Wiring, agency: UUID, campaign_id: UUID) -> None:
         self._engine = engine
@@ -166,7 +170,9 @@ class Loop:
         return [(call, numbers[call.id]) for call in dialled]
 
     def _originate(self, dialled: list[tuple[domain.Call, str]]) -> dict[UUID, domain.Outcome | None]:
-        """Dial. When the exchange is away the campaign pauses; what is left in DIALING is asked for in later ticks."""
+        """Dial. When the exchange is away the campaign pauses; what is left in DIALING is asked for in
+        later ticks.
+        """
         outcomes: dict[UUID, domain.Outcome | None] = {}
         for call, number in dialled:
             try:

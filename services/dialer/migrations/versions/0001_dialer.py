@@ -86,9 +86,13 @@ _TABLES = (
     """,
     """
     CREATE INDEX campaign_entries_next
-        ON campaign_entries (agency, campaign_id, open_principal_minor DESC, natural_key, case_id) WHERE state = 'OPEN'
+        ON campaign_entries (agency, campaign_id, open_principal_minor DESC, natural_key, case_id)
+            WHERE state = 'OPEN'
     """,
-    "CREATE INDEX campaign_entries_open_by_person ON campaign_entries (agency, campaign_id, person_id) WHERE state = 'OPEN'",
+    """
+    CREATE INDEX campaign_entries_open_by_person ON campaign_entries (agency, campaign_id, person_id)
+        WHERE state = 'OPEN'
+    """,
     "CREATE INDEX campaign_entries_open_by_case ON campaign_entries (agency, case_id) WHERE state = 'OPEN'",
     """
     CREATE TABLE agents (
@@ -116,7 +120,8 @@ _TABLES = (
         date date NOT NULL,
         attempt integer NOT NULL CHECK (attempt > 0),
         natural_key bigint NOT NULL,
-        state text NOT NULL CHECK (state IN ('QUEUED', 'BLOCKED', 'DIALING', 'CONNECTED', 'WRAP_UP', 'DISPOSITIONED',
+        state text NOT NULL CHECK (state IN ('QUEUED', 'BLOCKED', 'DIALING', 'CONNECTED', 'WRAP_UP',
+            'DISPOSITIONED',
             'BUSY', 'NO_ANSWER', 'INVALID_NUMBER', 'MACHINE', 'FAILED', 'ABANDONED', 'UNKNOWN')),
         agent_id text NOT NULL,
         person_id uuid,
@@ -142,7 +147,10 @@ _TABLES = (
     )
     """,
     # Never more calls on the line than agents (R25), never two for one case: held by the database itself.
-    "CREATE UNIQUE INDEX calls_one_an_agent ON calls (agency, agent_id) WHERE state IN ('QUEUED', 'DIALING', 'CONNECTED')",
+    """
+    CREATE UNIQUE INDEX calls_one_an_agent ON calls (agency, agent_id)
+        WHERE state IN ('QUEUED', 'DIALING', 'CONNECTED')
+    """,
     """
     CREATE UNIQUE INDEX calls_one_a_case ON calls (agency, case_id)
         WHERE state IN ('QUEUED', 'DIALING', 'CONNECTED', 'WRAP_UP')
