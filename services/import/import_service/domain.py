@@ -102,12 +102,6 @@ class BatchNotReversible(errors.ServiceError):
     status = errors.Status.FAILED_PRECONDITION
 
 
-class FileErased(errors.ServiceError):
-    """The file or the slice was erased when its retention ended."""
-
-    status = errors.Status.FAILED_PRECONDITION
-
-
 class FileRefused(Exception):
     """The file as a whole is refused: `code` is stable, `sentence` says what was expected; no content of the file."""
 
@@ -185,7 +179,10 @@ AMOUNT_COLUMN: Mapping[Kind, str] = {Kind.PORTFOLIO: "principal", Kind.PAYMENTS:
 TITLE_TYPES = ("INVOICE", "INSTALMENT", "CHEQUE", "LOAN", "OTHER")
 PAYMENT_MEANS = ("PIX", "BOLETO", "TRANSFER", "MULTIBANCO", "SEPA_DD", "CARD", "CHEQUE", "CASH")
 DOCUMENT_TYPES = ("CPF", "CNPJ", "NIF")
-UFS = tuple("AC AL AP AM BA CE DF ES GO MA MT MS MG PA PB PR PE PI RJ RN RS RO RR SC SP SE TO".split())
+UFS = (
+    "AC", "AL", "AP", "AM", "BA", "CE", "DF", "ES", "GO", "MA", "MT", "MS", "MG", "PA", "PB", "PR", "PE", "PI", "RJ", "RN",
+    "RS", "RO", "RR", "SC", "SP", "SE", "TO",
+)  # fmt: skip
 CURRENCIES = tuple(sorted(money.CURRENCIES))
 EARLIEST_DUE = datetime.date(1980, 1, 1)
 LATEST_DUE = datetime.date(2099, 12, 31)
@@ -272,7 +269,12 @@ def check_transition(before: State, after: State) -> None:
 
 
 def doubt(
-    *, expected: Expected, rows_read: int, rows_rejected: int, read_total_minor: int, max_error_percent: Decimal
+    *,
+    expected: Expected,
+    rows_read: int,
+    rows_rejected: int,
+    read_total_minor: int,
+    max_error_percent: Decimal,
 ) -> Doubt | None:
     """Whether a validated batch must wait for approval, and why (state-machines.md: control totals, error % > limit).
 
@@ -281,7 +283,8 @@ def doubt(
     """
     if expected.rows is not None and expected.rows != rows_read:
         return Doubt(
-            code="CONTROL_ROWS_DIFFER", sentence=f"{expected.rows} rows were announced, the file has {rows_read}"
+            code="CONTROL_ROWS_DIFFER",
+            sentence=f"{expected.rows} rows were announced, the file has {rows_read}",
         )
     if expected.total_minor is not None and expected.total_minor != read_total_minor:
         return Doubt(

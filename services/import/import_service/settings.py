@@ -16,14 +16,18 @@ class Settings(settings.ServiceSettings):
     service: ClassVar[str] = "import"
 
     case_address: Annotated[str, settings.Setting(help="host:port of the case service's gRPC server")]
-    agreement_address: Annotated[str, settings.Setting(help="host:port of the agreement service's gRPC server")]
+    agreement_address: Annotated[
+        str, settings.Setting(help="host:port of the agreement service's gRPC server")
+    ]
     max_file_bytes: Annotated[
         int, settings.Setting(help="largest file that an upload may bring", minimum=1, maximum=8 * 1024**3)
     ] = 2 * 1024**3
     max_error_percent: Annotated[
         Decimal,
         settings.Setting(
-            help="a batch with a larger share of refused rows waits for approval", minimum=Decimal(0), maximum=100
+            help="a batch with a larger share of refused rows waits for approval",
+            minimum=Decimal(0),
+            maximum=100,
         ),
     ] = Decimal(5)
     file_retention_days: Annotated[

@@ -27,9 +27,12 @@ def document_type(document: pl.Expr, stated: pl.Expr) -> pl.Expr:
     """The stated type, else the one that the length tells: 11 CPF, 14 CNPJ, 9 NIF; else null."""
     length = document.str.len_bytes()
     told = (
-        pl.when(length == 11).then(pl.lit("CPF"))
-        .when(length == 14).then(pl.lit("CNPJ"))
-        .when(length == 9).then(pl.lit("NIF"))
+        pl.when(length == 11)
+        .then(pl.lit("CPF"))
+        .when(length == 14)
+        .then(pl.lit("CNPJ"))
+        .when(length == 9)
+        .then(pl.lit("NIF"))
     )
     return pl.coalesce(stated.str.to_uppercase(), told)
 
@@ -47,14 +50,17 @@ def document_shape(document: pl.Expr, kind: pl.Expr) -> pl.Expr:
 
 def characters(document: pl.Expr) -> pl.Expr:
     """The last 16 characters as an array of code - 48 (standards.md 4.5), from texts of at most 16 ASCII characters."""
-    return document.str.zfill(16).cast(pl.Binary).bin.reinterpret(dtype=pl.Array(pl.UInt8, 16), endianness="big")
+    return (
+        document.str.zfill(16).cast(pl.Binary).bin.reinterpret(dtype=pl.Array(pl.UInt8, 16), endianness="big")
+    )
 
 
 def _weighted(name: str, last: int, weights: list[int]) -> pl.Expr:
     """Sum of characters times weights; the last weight belongs to the character at index `last` of 16."""
     first = last - len(weights) + 1
     terms = [
-        (pl.col(name).arr.get(first + index).cast(pl.Int32) - 48) * weight for index, weight in enumerate(weights)
+        (pl.col(name).arr.get(first + index).cast(pl.Int32) - 48) * weight
+        for index, weight in enumerate(weights)
     ]
     return reduce(lambda total, term: total + term, terms)
 
@@ -80,18 +86,28 @@ def check_digits(documents: pl.Series, kinds: pl.Series) -> pl.Series:
     def mod11(total: pl.Expr) -> pl.Expr:
         return (11 - total % 11) % 11 % 10
 
-    cpf = (mod11(_weighted("c", 13, _CPF[1:])) == _digit("c", 14)) & (mod11(_weighted("c", 14, _CPF)) == _digit("c", 15))
-    cnpj = (mod11(_weighted("c", 13, _CNPJ[1:])) == _digit("c", 14)) & (mod11(_weighted("c", 14, _CNPJ)) == _digit("c", 15))
+    cpf = (mod11(_weighted("c", 13, _CPF[1:])) == _digit("c", 14)) & (
+        mod11(_weighted("c", 14, _CPF)) == _digit("c", 15)
+    )
+    cnpj = (mod11(_weighted("c", 13, _CNPJ[1:])) == _digit("c", 14)) & (
+        mod11(_weighted("c", 14, _CNPJ)) == _digit("c", 15)
+    )
     nif = mod11(_weighted("c", 14, list(range(9, 1, -1)))) == _digit("c", 15)
     repeated = pl.col("document").is_in([str(digit) * 11 for digit in range(10)])
     zeros = pl.col("document") == "0" * 14
     holds = (
-        pl.when(pl.col("kind") == "CPF").then(cpf & ~repeated)
-        .when(pl.col("kind") == "CNPJ").then(cnpj & ~zeros)
-        .when(pl.col("kind") == "NIF").then(nif)
+        pl.when(pl.col("kind") == "CPF")
+        .then(cpf & ~repeated)
+        .when(pl.col("kind") == "CNPJ")
+        .then(cnpj & ~zeros)
+        .when(pl.col("kind") == "NIF")
+        .then(nif)
     )
     return frame.select(
-        pl.when(pl.col("document").is_null()).then(None).otherwise(pl.col("shape") & holds.fill_null(value=False)).alias("ok")
+        pl.when(pl.col("document").is_null())
+        .then(None)
+        .otherwise(pl.col("shape") & holds.fill_null(value=False))
+        .alias("ok")
     )["ok"]
 
 
@@ -121,7 +137,10 @@ def amount(cell: pl.Expr, written: domain.Convention) -> pl.Expr:
     plain = fine.str.replace_all(point, "", literal=True)
     whole = plain.str.extract(r"^([0-9]+)").cast(pl.Int64, strict=False)
     cents = (
-        plain.str.extract(rf"[{comma}]([0-9]{{1,2}})$").str.pad_end(2, "0").cast(pl.Int64, strict=False).fill_null(0)
+        plain.str.extract(rf"[{comma}]([0-9]{{1,2}})$")
+        .str.pad_end(2, "0")
+        .cast(pl.Int64, strict=False)
+        .fill_null(0)
     )
     minor = whole * 100 + cents
     return pl.when(cell.str.starts_with("-")).then(-minor).otherwise(minor)
@@ -131,7 +150,9 @@ def rate(cell: pl.Expr) -> pl.Expr:
     """Percent times 10,000 from "2", "2,5" or "1.0333"; null where it is not at most three digits and four decimals."""
     fine = pl.when(cell.str.contains(r"^[0-9]{1,3}(?:[.,][0-9]{1,4})?$")).then(cell)
     whole = fine.str.extract(r"^([0-9]+)").cast(pl.Int64, strict=False)
-    decimals = fine.str.extract(r"[.,]([0-9]+)$").str.pad_end(4, "0").cast(pl.Int64, strict=False).fill_null(0)
+    decimals = (
+        fine.str.extract(r"[.,]([0-9]+)$").str.pad_end(4, "0").cast(pl.Int64, strict=False).fill_null(0)
+    )
     return whole * 10_000 + decimals
 
 
@@ -139,9 +160,7 @@ def date(cell: pl.Expr) -> pl.Expr:
     """The date of YYYY-MM-DD or DD/MM/YYYY; null where it is neither, or no such day."""
     iso = pl.when(cell.str.contains(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")).then(cell)
     local = pl.when(cell.str.contains(r"^[0-9]{2}/[0-9]{2}/[0-9]{4}$")).then(cell)
-    return pl.coalesce(
-        iso.str.to_date("%Y-%m-%d", strict=False), local.str.to_date("%d/%m/%Y", strict=False)
-    )
+    return pl.coalesce(iso.str.to_date("%Y-%m-%d", strict=False), local.str.to_date("%d/%m/%Y", strict=False))
 
 
 def between(value: pl.Expr, first: datetime.date, last: datetime.date) -> pl.Expr:
@@ -162,18 +181,28 @@ def phones(cells: pl.Series, countries: pl.Series) -> pl.Series:
     portugal = pl.lit("+351") + pl.col("bare").str.extract(PT_PHONE)
     abroad = pl.col("bare").str.starts_with("+")
     frame = frame.with_columns(
-        plain=pl.when(abroad).then(
-            pl.when(pl.col("bare").str.starts_with("+55")).then(brazil)
-            .when(pl.col("bare").str.starts_with("+351")).then(portugal)
+        plain=pl.when(abroad)
+        .then(
+            pl.when(pl.col("bare").str.starts_with("+55"))
+            .then(brazil)
+            .when(pl.col("bare").str.starts_with("+351"))
+            .then(portugal)
         )
-        .when(pl.col("country") == "PT").then(portugal)
+        .when(pl.col("country") == "PT")
+        .then(portugal)
         .otherwise(brazil)
     )
-    odd = frame.filter(pl.col("cell").is_not_null() & pl.col("plain").is_null()).select("cell", "country").unique()
+    odd = (
+        frame.filter(pl.col("cell").is_not_null() & pl.col("plain").is_null())
+        .select("cell", "country")
+        .unique()
+    )
     if odd.is_empty():
         return frame["plain"]
     read = odd.with_columns(
-        odd=pl.Series("odd", [_odd_phone(cell, country or "BR") for cell, country in odd.iter_rows()], dtype=pl.String)
+        odd=pl.Series(
+            "odd", [_odd_phone(cell, country or "BR") for cell, country in odd.iter_rows()], dtype=pl.String
+        )
     )
     joined = frame.join(read, on=["cell", "country"], how="left", nulls_equal=True, maintain_order="left")
     return joined.select(pl.coalesce("plain", "odd").alias("phone"))["phone"]

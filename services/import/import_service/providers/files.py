@@ -25,10 +25,20 @@ BINARY = "binary"
 MIXED = "mixed"
 UTF16 = "utf-16"
 
-_BOM = codecs.BOM_UTF8
+BOM = codecs.BOM_UTF8
 _UNDEFINED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"%PDF", b"\x1f\x8b", b"\xd0\xcf\x11\xe0", b"\x89PNG", b"\xff\xd8\xff", b"7z\xbc\xaf", b"Rar!")
+_MAGIC = (
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"%PDF",
+    b"\x1f\x8b",
+    b"\xd0\xcf\x11\xe0",
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"7z\xbc\xaf",
+    b"Rar!",
+)
 
 
 class Sniffer:
@@ -79,19 +89,24 @@ class Sniffer:
                 return UTF8
             except UnicodeDecodeError:
                 self._utf8 = False
-        bom = self._head.startswith(_BOM)
+        bom = self._head.startswith(BOM)
         return MIXED if self._undefined or bom or (self._multibyte and not self._utf8) else CP1252
 
 
 def refuse_encoding(encoding: str) -> None:
     """Raises FileRefused for what `Sniffer.encoding` names and this service does not read."""
     if encoding == BINARY:
-        raise domain.FileRefused("BINARY_FILE", "expected a text file (CSV); a spreadsheet must be saved as CSV first")
+        raise domain.FileRefused(
+            "BINARY_FILE", "expected a text file (CSV); a spreadsheet must be saved as CSV first"
+        )
     if encoding == UTF16:
-        raise domain.FileRefused("WRONG_ENCODING", "expected UTF-8 or Latin-1 (Windows-1252); the file is UTF-16")
+        raise domain.FileRefused(
+            "WRONG_ENCODING", "expected UTF-8 or Latin-1 (Windows-1252); the file is UTF-16"
+        )
     if encoding == MIXED:
         raise domain.FileRefused(
-            "WRONG_ENCODING", "expected UTF-8 or Latin-1 (Windows-1252) throughout; the file is neither as a whole"
+            "WRONG_ENCODING",
+            "expected UTF-8 or Latin-1 (Windows-1252) throughout; the file is neither as a whole",
         )
 
 
@@ -214,7 +229,7 @@ def whole_lines(chunks: Iterable[bytes], *, block: int = BLOCK) -> Iterator[byte
     first = True
     for chunk in chunks:
         if first and chunk:
-            chunk = chunk.removeprefix(_BOM)
+            chunk = chunk.removeprefix(BOM)
             first = False
         kept.append(chunk)
         size += len(chunk)
@@ -240,7 +255,7 @@ def read_header(chunks: Iterable[bytes], *, kind: domain.Kind, encoding: str) ->
         head += chunk
         if b"\n" in head or len(head) > domain.MAX_LINE:
             break
-    line, newline, _ = head.removeprefix(_BOM).partition(b"\n")
+    line, newline, _ = head.removeprefix(BOM).partition(b"\n")
     if not head.strip(b"\xef\xbb\xbf \t\r\n"):
         raise domain.FileRefused("EMPTY_FILE", "expected a header line and rows; the file is empty")
     if len(line) > domain.MAX_LINE:

@@ -33,7 +33,9 @@ _AMOUNT_FORMS = {
     domain.Convention.UNKNOWN: "an amount with at most two decimals",
 }
 _DATE = "a date as 2026-11-23 or 23/11/2026 that is in the calendar"
-_PHONE = "a telephone number in use in its country, with area code; +country code where it is another country's"
+_PHONE = (
+    "a telephone number in use in its country, with area code; +country code where it is another country's"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,10 +126,20 @@ def _common(layout: Sequence[domain.Column], table: tables.Table) -> Iterable[_C
             yield _Check(column.name, "MISSING", "a value", cell.is_null())
         if nulls == frame.height:
             continue
-        yield _Check(
-            column.name, "TOO_LONG", f"at most {column.length} characters", cell.str.len_bytes() > column.length
-        ) if column.length < 20 else _Check(
-            column.name, "TOO_LONG", f"at most {column.length} characters", cell.str.len_chars() > column.length
+        yield (
+            _Check(
+                column.name,
+                "TOO_LONG",
+                f"at most {column.length} characters",
+                cell.str.len_bytes() > column.length,
+            )
+            if column.length < 20
+            else _Check(
+                column.name,
+                "TOO_LONG",
+                f"at most {column.length} characters",
+                cell.str.len_chars() > column.length,
+            )
         )
         if column.name not in _NOT_TEXT:
             yield _Check(
@@ -138,7 +150,10 @@ def _common(layout: Sequence[domain.Column], table: tables.Table) -> Iterable[_C
             )
         if table.control:
             yield _Check(
-                column.name, "CONTROL_CHARACTER", "text without control characters", cell.str.contains(tables.CONTROL)
+                column.name,
+                "CONTROL_CHARACTER",
+                "text without control characters",
+                cell.str.contains(tables.CONTROL),
             )
 
 
@@ -147,7 +162,9 @@ def _given(frame: pl.DataFrame, name: str) -> bool:
 
 
 def _one_of(name: str, code: str, values: Sequence[str]) -> _Check:
-    return _Check(name, code, "one of " + ", ".join(values), pl.col(name).is_not_null() & ~pl.col(name).is_in(values))
+    return _Check(
+        name, code, "one of " + ", ".join(values), pl.col(name).is_not_null() & ~pl.col(name).is_in(values)
+    )
 
 
 def _documents(frame: pl.DataFrame, prefix: str, kinds: Sequence[str]) -> tuple[pl.DataFrame, list[_Check]]:
@@ -187,7 +204,9 @@ def _amount(frame: pl.DataFrame, name: str, rules: Rules) -> list[_Check]:
     wrong = pl.col(name).is_not_null() & minor.is_null()
     found = [
         _Check(name, "AMOUNT_NOT_POSITIVE", "an amount above zero", minor <= 0),
-        _Check(name, "AMOUNT_TOO_LARGE", "an amount below one billion millions", minor > domain.MAX_AMOUNT_MINOR),
+        _Check(
+            name, "AMOUNT_TOO_LARGE", "an amount below one billion millions", minor > domain.MAX_AMOUNT_MINOR
+        ),
     ]
     if rules.convention is domain.Convention.UNKNOWN:
         ambiguous = pl.col(name).str.contains(checks.AMBIGUOUS)
@@ -203,7 +222,9 @@ def _amount(frame: pl.DataFrame, name: str, rules: Rules) -> list[_Check]:
 
 
 def _date(name: str) -> _Check:
-    return _Check(name, "IMPOSSIBLE_DATE", _DATE, pl.col(f"{name} text").is_not_null() & pl.col(name).is_null())
+    return _Check(
+        name, "IMPOSSIBLE_DATE", _DATE, pl.col(f"{name} text").is_not_null() & pl.col(name).is_null()
+    )
 
 
 def _mismatch(rules: Rules) -> list[_Check]:
@@ -243,19 +264,31 @@ def _portfolio(frame: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[_C
         guarantor_email=pl.col("guarantor_email").str.to_lowercase(),
     )
     brazil = pl.col("country") == "BR"
-    frame = frame.with_columns(region=pl.when(brazil).then(pl.col("region").str.to_uppercase()).otherwise("region"))
+    frame = frame.with_columns(
+        region=pl.when(brazil).then(pl.col("region").str.to_uppercase()).otherwise("region")
+    )
     for name in ("phone_1", "phone_2", "guarantor_phone"):
         if _given(frame, name):
             frame = frame.with_columns(
                 pl.col(name).alias(f"{name} text"), checks.phones(frame[name], frame["country"]).alias(name)
             )
             found.append(
-                _Check(name, "PHONE_INVALID", _PHONE, pl.col(f"{name} text").is_not_null() & pl.col(name).is_null())
+                _Check(
+                    name,
+                    "PHONE_INVALID",
+                    _PHONE,
+                    pl.col(f"{name} text").is_not_null() & pl.col(name).is_null(),
+                )
             )
     for name in ("email", "guarantor_email"):
         if _given(frame, name):
             found.append(
-                _Check(name, "EMAIL_FORMAT", "an e-mail address", pl.col(name).is_not_null() & ~pl.col(name).str.contains(checks.EMAIL))
+                _Check(
+                    name,
+                    "EMAIL_FORMAT",
+                    "an e-mail address",
+                    pl.col(name).is_not_null() & ~pl.col(name).str.contains(checks.EMAIL),
+                )
             )
     for name in ("penalty_rate", "monthly_interest_rate"):
         value = pl.col(f"{name}_e4")

@@ -41,7 +41,9 @@ def dialect(chunks: Chunks, *, kind: domain.Kind, encoding: str) -> domain.Diale
         comma, point = checks.convention(tables.read(block, found, (column,)).frame[column])
         if comma or point:
             break
-    return dataclasses.replace(found, convention=domain.convention(comma=comma, point=point, delimiter=found.delimiter))
+    return dataclasses.replace(
+        found, convention=domain.convention(comma=comma, point=point, delimiter=found.delimiter)
+    )
 
 
 def parts(

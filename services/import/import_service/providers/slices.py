@@ -7,12 +7,13 @@ import io
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import polars as pl
 
 from import_service import domain
 
-COMPRESSION = "lz4"
+COMPRESSION: Literal["lz4"] = "lz4"
 """Of the Arrow buffers: readers undo it by themselves; a third of the bytes to store and send."""
 
 

@@ -58,7 +58,12 @@ def read(block: files.Block, dialect: domain.Dialect, layout: tuple[str, ...]) -
                 else:
                     rejects.append(_count(number, dialect))
             elif len(kind) == dialect.cells:
-                odd.append((number, files.cells_of(raw, kind, delimiter=dialect.delimiter, encoding=dialect.encoding)))
+                odd.append(
+                    (
+                        number,
+                        files.cells_of(raw, kind, delimiter=dialect.delimiter, encoding=dialect.encoding),
+                    )
+                )
             else:
                 rejects.append(_count(number, dialect))
         elif raw.count(delimiter) == wanted:
@@ -129,9 +134,14 @@ def _clean(frame: pl.DataFrame, layout: tuple[str, ...], *, apostrophes: bool) -
 
 def _broken(row: int) -> domain.Reject:
     return domain.Reject(
-        row=row, field="", code="BROKEN_QUOTES", expected='a cell that begins with " ends with ", and " inside it is ""'
+        row=row,
+        field="",
+        code="BROKEN_QUOTES",
+        expected='a cell that begins with " ends with ", and " inside it is ""',
     )
 
 
 def _count(row: int, dialect: domain.Dialect) -> domain.Reject:
-    return domain.Reject(row=row, field="", code="COLUMN_COUNT", expected=f"{dialect.cells} cells, as the header has")
+    return domain.Reject(
+        row=row, field="", code="COLUMN_COUNT", expected=f"{dialect.cells} cells, as the header has"
+    )
