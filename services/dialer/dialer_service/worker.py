@@ -11,7 +11,7 @@ from uuid import UUID
 
 from dialer_service import domain, providers, usecases
 from recupera.case.v1 import case_facts_pb2, case_pb2
-from servicekit import clock, dates, db, errors, host, leases, telemetry
+from servicekit import clock, dates, db, host, leases, telemetry
 
 INTERVAL = 0.2
 """Seconds between ticks: a free agent has the next call within one."""
@@ -66,19 +66,23 @@ class DialerWorker(host.Worker):
 
 
 def run_campaigns(engine: db.Engine, wiring: Wiring) -> None:
-    """One tick: every campaign of every agency that needs its loop. What fails is logged and tried in the
-    next tick.
+    """One tick: every campaign of every agency that needs its loop.
+
+    A campaign that fails does not keep the others from their turn; the last failure is raised at the end. Calls begun
+    stay where they are, and the next tick takes them up.
     """
+    failure: Exception | None = None
     for agency in clock.agencies(engine):
         with db.begin(engine, agency=agency) as tx:
             campaigns = usecases.worked_campaigns(tx, agency)
         for campaign_id in campaigns:
-            loop = Loop(engine, wiring, agency, campaign_id)
             try:
-                loop.run()
-            except errors.ServiceError as error:
-                # permission or exchange away, or another owner was faster: calls begun stay where they are
+                Loop(engine, wiring, agency, campaign_id).run()
+            except Exception as error:
                 logger.warning("campaign loop stopped", extra={"campaign_id": campaign_id}, exc_info=error)
+                failure = error
+    if failure is not None:
+        raise failure
 
 
 class Loop:
@@ -92,7 +96,7 @@ class Loop:
         self._wiring = wiring
         self._agency = agency
         self._campaign_id = campaign_id
-        self._held = 0.0
+        self._held: float | None = None
 
     def run(self) -> None:
         """Until no work is found, or for `TICK` seconds; nothing where another process holds the lease."""
@@ -111,7 +115,7 @@ class Loop:
             outcomes = self._originate(dialled)
 
     def _hold(self) -> bool:
-        if time.monotonic() - self._held < RENEW:
+        if self._held is not None and time.monotonic() - self._held < RENEW:
             return True
         if not leases.hold(self._engine, f"campaign/{self._campaign_id}", lease=LEASE):
             return False

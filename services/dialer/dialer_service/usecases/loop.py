@@ -197,7 +197,9 @@ def _leave_entries(
     spoken_to = [entry.case_id for entry in settled if entry.state is domain.EntryState.DONE]
     store.candidates_done(tx, agency, date=campaign.date, case_ids=spoken_to)
     closed = {entry.case_id: entry.rule for entry in settled if entry.state is domain.EntryState.CLOSED}
-    store.close_cases(tx, agency, closed, date=campaign.date)
+    # other campaigns of the date may list the case too
+    elsewhere = dict.fromkeys(spoken_to, domain.RULE_REACHED) | closed
+    store.close_cases(tx, agency, elsewhere, date=campaign.date)
 
 
 def _wrap_up_overdue(
