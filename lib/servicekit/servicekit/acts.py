@@ -58,7 +58,7 @@ def claim(
     found = tx.execute(
         _claim(table),
         {
-            "agency": agency,
+            "of_agency": agency,  # "agency" would be taken for a column to be written
             "due_state": due_state,
             "acting_state": acting_state,
             "now": now,
@@ -161,7 +161,7 @@ def _claim(name: str) -> sa.Executable:
     due = (
         sa.select(table.c.id)
         .where(
-            table.c.agency == sa.bindparam("agency"),
+            table.c.agency == sa.bindparam("of_agency"),
             table.c.state == sa.bindparam("due_state"),
             table.c.due_at <= sa.bindparam("now"),
         )
@@ -173,7 +173,7 @@ def _claim(name: str) -> sa.Executable:
     )
     return (
         sa.update(table)
-        .where(table.c.agency == sa.bindparam("agency"), table.c.id.in_(sa.select(due.c.id)))
+        .where(table.c.agency == sa.bindparam("of_agency"), table.c.id.in_(sa.select(due.c.id)))
         .values(state=sa.bindparam("acting_state"), act_worker=sa.bindparam("worker"))
         .returning(sa.text(f"{name}.*"))
     )

@@ -392,10 +392,9 @@ def add_rejects(
             _KNOWN_REJECTS, {"agency": agency, "batch": batch_id, "rows": sorted(set(columns["rows"]))}
         ).scalars()
     }
-    inserted = tx.execute(
-        _ADD_REJECTS, {"agency": agency, "batch": batch_id, "stage": stage, **columns}
-    ).all()
-    counts = collections.Counter(code for _, code in {(row, code) for row, code in inserted})
+    done = tx.execute(_ADD_REJECTS, {"agency": agency, "batch": batch_id, "stage": stage, **columns})
+    inserted = {(int(one.row_number), str(one.code)) for one in done}
+    counts = collections.Counter(code for _, code in inserted)
     if counts:
         codes = sorted(counts)
         tx.execute(
