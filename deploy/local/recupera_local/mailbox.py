@@ -64,7 +64,8 @@ class Store:
                 recipient text NOT NULL, message_id text NOT NULL, subject text NOT NULL, raw blob NOT NULL);
             CREATE INDEX IF NOT EXISTS messages_recipient ON messages (recipient);
             CREATE INDEX IF NOT EXISTS messages_message_id ON messages (message_id);
-            CREATE TABLE IF NOT EXISTS rules (position integer PRIMARY KEY, pattern text NOT NULL, action text NOT NULL);
+            CREATE TABLE IF NOT EXISTS rules (
+                position integer PRIMARY KEY, pattern text NOT NULL, action text NOT NULL);
             """
         )
 
@@ -85,7 +86,8 @@ class Store:
         with self._lock, self._connection:
             self._connection.execute("BEGIN")
             self._connection.executemany(
-                "INSERT INTO messages (received_at, sender, recipient, message_id, subject, raw) VALUES (?,?,?,?,?,?)", rows
+                "INSERT INTO messages (received_at, sender, recipient, message_id, subject, raw) VALUES (?,?,?,?,?,?)",
+                rows,
             )
 
     def count(self) -> int:
@@ -113,7 +115,10 @@ class Store:
         message = email.message_from_bytes(row["raw"], policy=email.policy.default)
         bodies = {kind: message.get_body(preferencelist=(kind,)) for kind in ("plain", "html")}
         return {
-            **{name: row[name] for name in ("id", "received_at", "sender", "recipient", "message_id", "subject")},
+            **{
+                name: row[name]
+                for name in ("id", "received_at", "sender", "recipient", "message_id", "subject")
+            },
             "headers": [[name, str(value)] for name, value in message.items()],
             "text": bodies["plain"].get_content() if bodies["plain"] else "",
             "html": bodies["html"].get_content() if bodies["html"] else "",
@@ -128,7 +133,10 @@ class Store:
     def rules(self) -> list[dict[str, str]]:
         """The rules in their order."""
         with self._lock:
-            return [dict(row) for row in self._connection.execute("SELECT pattern, action FROM rules ORDER BY position")]
+            return [
+                dict(row)
+                for row in self._connection.execute("SELECT pattern, action FROM rules ORDER BY position")
+            ]
 
     def replace_rules(self, rules: Sequence[Mapping[str, str]]) -> None:
         """Put these rules in place of the former ones. Raises RuleInvalid."""
@@ -157,7 +165,12 @@ class Receiver:
         self._store = store
 
     async def handle_RCPT(  # noqa: N802 (the name is aiosmtpd's)
-        self, _server: smtp.SMTP, _session: smtp.Session, envelope: smtp.Envelope, address: str, _options: list[str]
+        self,
+        _server: smtp.SMTP,
+        _session: smtp.Session,
+        envelope: smtp.Envelope,
+        address: str,
+        _options: list[str],
     ) -> str:
         """Refuse or defer the recipient if a rule says so."""
         answer = ANSWERS.get(self._store.action(address) or "")
@@ -181,7 +194,8 @@ class Receiver:
 
 def delivery_report(sender: str, recipient: str, raw: bytes) -> bytes:
     """A multipart/report of a permanent failure (RFC 3464), with the headers of the message that failed."""
-    report = MIMEMultipart("report", **{"report-type": "delivery-status"})
+    report = MIMEMultipart("report")
+    report.set_param("report-type", "delivery-status")
     report["From"] = "Mail Delivery System <mailer-daemon@mailbox.local>"
     report["To"] = sender
     report["Subject"] = "Undelivered Mail Returned to Sender"
@@ -197,7 +211,9 @@ def delivery_report(sender: str, recipient: str, raw: bytes) -> bytes:
     )
     status.set_payload([email.message_from_string(group) for group in groups])
     report.attach(status)
-    report.attach(MIMEMessage(email.message_from_bytes(raw.split(b"\r\n\r\n", 1)[0] + b"\r\n\r\n"), "rfc822-headers"))
+    report.attach(
+        MIMEMessage(email.message_from_bytes(raw.split(b"\r\n\r\n", 1)[0] + b"\r\n\r\n"), "rfc822-headers")
+    )
     return report.as_bytes()
 
 
@@ -207,7 +223,7 @@ class Page(http.server.BaseHTTPRequestHandler):
     store: Store
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802 (the name is http.server's)
+    def do_GET(self) -> None:
         """Look at something."""
         url = urllib.parse.urlsplit(self.path)
         query = {name: values[-1] for name, values in urllib.parse.parse_qs(url.query).items()}
@@ -224,7 +240,9 @@ class Page(http.server.BaseHTTPRequestHandler):
                 self._answer(400, {"message": "limit is not a number"})
                 return
             found = self.store.find(
-                recipient=query.get("recipient"), message_id=query.get("message_id"), limit=min(int(limit), 100_000)
+                recipient=query.get("recipient"),
+                message_id=query.get("message_id"),
+                limit=min(int(limit), 100_000),
             )
             self._answer(200, {"count": self.store.count(), "messages": found})
         elif message and (content := self.store.get(int(message[1]))) is not None:
@@ -232,7 +250,7 @@ class Page(http.server.BaseHTTPRequestHandler):
         else:
             self._answer(404, {"message": f"nothing at {url.path}"})
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         """Replace the rules."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path != "/rules":
@@ -245,7 +263,7 @@ class Page(http.server.BaseHTTPRequestHandler):
             return
         self._answer(200, self.store.rules())
 
-    def do_DELETE(self) -> None:  # noqa: N802
+    def do_DELETE(self) -> None:
         """Forget the messages."""
         if self.path != "/messages":
             self._answer(404, {"message": f"nothing at {self.path}"})
@@ -267,7 +285,7 @@ class Page(http.server.BaseHTTPRequestHandler):
 
 def _page(store: Store) -> str:
     rows = "".join(
-        f'<tr><td>{html.escape(row["received_at"][:19])}<td>{html.escape(row["recipient"])}'
+        f"<tr><td>{html.escape(row['received_at'][:19])}<td>{html.escape(row['recipient'])}"
         f'<td><a href="/messages/{row["id"]}">{html.escape(row["subject"]) or "(no subject)"}</a>'
         for row in store.find(recipient=None, message_id=None, limit=200)
     )
@@ -282,10 +300,16 @@ def serve(*, smtp_port: int, http_port: int, folder: Path) -> None:
     """Serve until SIGTERM."""
     store = Store(folder / "mailbox.sqlite")
     receiving = controller.Controller(
-        Receiver(store), hostname="127.0.0.1", port=smtp_port, data_size_limit=MAXIMUM_SIZE, enable_SMTPUTF8=True
+        Receiver(store),
+        hostname="127.0.0.1",
+        port=smtp_port,
+        data_size_limit=MAXIMUM_SIZE,
+        enable_SMTPUTF8=True,
     )
     receiving.start()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", http_port), type("BoundPage", (Page,), {"store": store}))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", http_port), type("BoundPage", (Page,), {"store": store})
+    )
     server.daemon_threads = True
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     server.serve_forever(poll_interval=0.1)

@@ -7,6 +7,7 @@ REPO = Path(__file__).resolve().parents[3]
 """The clone this module is imported from (the distribution is installed in editable form only)."""
 
 PROTOS = REPO / "protos"
+RELEASED = PROTOS / "released.binpb"
 GENERATED = PROTOS / "gen"
 DESCRIPTOR = GENERATED / "descriptor.pb"
 TOPICS_FILE = REPO / "deploy" / "topics.yaml"

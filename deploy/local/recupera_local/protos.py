@@ -6,10 +6,11 @@ without which Envoy cannot write the body of an error as JSON. Files that did no
 caches stay good and a running process never sees half a file.
 """
 
+import argparse
 import fcntl
 import importlib.resources
-import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -85,7 +86,7 @@ def _sync(new: Path, out: Path) -> None:
         if target.exists() and target.read_bytes() == (new / relative).read_bytes():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(new / relative, target)
+        (new / relative).replace(target)
     for stale in (
         path
         for path in (out / "recupera").rglob("*_pb2*")
@@ -98,10 +99,37 @@ def _sync(new: Path, out: Path) -> None:
             shutil.rmtree(folder)
 
 
-def main() -> int:
-    """The command: `python -m recupera_local.protos`."""
+def release(*, protos: Path = paths.PROTOS, to: Path = paths.RELEASED) -> None:
+    """Keep the contracts as they are now as the ones that later changes must not break (`buf breaking` in `make
+    lint`, and the HTTP paths in tests/contract). Raises ProtocFailed when they break the ones kept before.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        new = Path(scratch) / "new.binpb"
+        _protoc(protos, [f"--descriptor_set_out={new}", "--include_imports", *sources(protos)])
+        if to.exists() and subprocess.run(breaking(new, to), check=False).returncode != 0:
+            raise ProtocFailed(f"that would break what {to.name} holds: see above")
+        shutil.copyfile(new, to)
+
+
+def breaking(new: Path, old: Path) -> list[str]:
+    """The command that compares two descriptor sets; exit code 100 where `new` breaks what `old` promised."""
+    buf = str(Path(sysconfig.get_paths()["scripts"]) / "buf")
+    rules = ["--config", str(paths.PROTOS / "buf.yaml")]
+    return [buf, "breaking", f"{new}#format=binpb", "--against", f"{old}#format=binpb", *rules]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Generate code and the descriptor set from protos/."""
+    parser = argparse.ArgumentParser(prog="python -m recupera_local.protos", description=main.__doc__)
+    parser.add_argument(
+        "--release", action="store_true", help="keep today's contracts as protos/released.binpb instead"
+    )
+    chosen = parser.parse_args(arguments)
     try:
-        generate()
+        if chosen.release:
+            release()
+        else:
+            generate()
     except ProtocFailed as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""One PostgreSQL and one Kafka for all the tests of a pytest run, its xdist workers included; started when first asked for.
+"""One PostgreSQL and one Kafka for all tests of a pytest run, xdist workers included; started when first asked for.
 
 Each server has a keeper process (`python -m recupera_local.testbed KIND FOLDER PID`), because a child dies with its
 parent and any xdist worker may end first. The keeper waits for process PID, the pytest that was typed, and then stops

@@ -2,9 +2,7 @@
 
 import base64
 import datetime
-import json
 import struct
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
@@ -17,11 +15,11 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+
 from recupera.case.v1 import case_pb2, case_service_pb2, case_service_pb2_grpc
 from recupera.imports.v1 import imports_pb2, imports_service_pb2, imports_service_pb2_grpc
-from support import waiting
-
 from recupera_local import agencies, gateway, paths, ports, tokens
+from support import waiting
 
 AGENCY = agencies.demo().id
 CREDITOR = UUID("01890000-0000-7000-8000-0000000000c1")
@@ -32,11 +30,13 @@ GET_CASE = "/recupera.case.v1.CaseService/GetCase"
 class Cases(case_service_pb2_grpc.CaseServiceServicer):
     """Answers with what the gateway passed on."""
 
-    def GetCase(  # noqa: N802
+    def GetCase(
         self, request: case_service_pb2.GetCaseRequest, context: grpc.ServicerContext
     ) -> case_pb2.Case:
         if request.name.endswith("missing"):
-            info = error_details_pb2.ErrorInfo(reason="CASE_NOT_FOUND", domain="recupera", metadata={"case": "x"})
+            info = error_details_pb2.ErrorInfo(
+                reason="CASE_NOT_FOUND", domain="recupera", metadata={"case": "x"}
+            )
             status = status_pb2.Status(code=5, message="no such case")
             status.details.add().Pack(info)
             context.abort_with_status(rpc_status.to_status(status))
@@ -50,8 +50,10 @@ class Cases(case_service_pb2_grpc.CaseServiceServicer):
 class Imports(imports_service_pb2_grpc.ImportServiceServicer):
     """Counts what is uploaded, and streams."""
 
-    def UploadBatchBody(  # noqa: N802
-        self, request_iterator: Iterator[imports_service_pb2.UploadBatchBodyRequest], context: grpc.ServicerContext
+    def UploadBatchBody(
+        self,
+        request_iterator: Iterator[imports_service_pb2.UploadBatchBodyRequest],
+        context: grpc.ServicerContext,
     ) -> imports_pb2.Batch:
         first = next(request_iterator)
         size = len(first.body.data)
@@ -125,14 +127,15 @@ Answer = tuple[int, str, Mapping[str, Any]]
 def by_grpc(behind: Behind, token: str | None, name: str = NAME) -> Answer:
     """Native gRPC."""
     metadata = [("authorization", f"Bearer {token}")] if token else []
-    try:
-        case = behind.cases.GetCase(case_service_pb2.GetCaseRequest(name=name), metadata=metadata, timeout=5)
-    except grpc.RpcError as error:
-        status = rpc_status.from_call(error)
-        assert status is not None, error
-        assert status.message
-        return error.code().value[0], _reason(status), {}
-    return 0, "", {"name": case.name, "etag": case.etag}
+    request = case_service_pb2.GetCaseRequest(name=name)
+    call = behind.cases.GetCase.future(request, metadata=metadata, timeout=5)
+    if call.code() is grpc.StatusCode.OK:
+        case = call.result()
+        return 0, "", {"name": case.name, "etag": case.etag}
+    status = rpc_status.from_call(call)
+    assert status is not None
+    assert status.message
+    return call.code().value[0], _reason(status), {}
 
 
 def by_grpc_web(behind: Behind, token: str | None, name: str = NAME) -> Answer:
@@ -247,7 +250,9 @@ def test_creditor_token_on_another_method(behind: Behind) -> None:
     assert answer.json()["details"][0]["reason"] == "CREDITOR_NOT_ALLOWED"
     with pytest.raises(grpc.RpcError) as refused:
         behind.cases.ListPeople(
-            case_service_pb2.ListPeopleRequest(parent=NAME), metadata=[("authorization", f"Bearer {token}")], timeout=5
+            case_service_pb2.ListPeopleRequest(parent=NAME),
+            metadata=[("authorization", f"Bearer {token}")],
+            timeout=5,
         )
     status = rpc_status.from_call(refused.value)
     assert status is not None
@@ -260,7 +265,9 @@ def test_internal_and_unknown_methods_are_not_reachable(behind: Behind) -> None:
     for token in (behind.token(), auth.Signer("case", tokens.key_file(behind.keys, "case")).token(AGENCY)):
         with pytest.raises(grpc.RpcError) as refused:
             behind.cases.ReserveContacts(
-                case_service_pb2.ReserveContactsRequest(), metadata=[("authorization", f"Bearer {token}")], timeout=5
+                case_service_pb2.ReserveContactsRequest(),
+                metadata=[("authorization", f"Bearer {token}")],
+                timeout=5,
             )
         assert refused.value.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED)
     for path in ("/nothing", "/v1/nothing", "/v1/agencies/a/cases/b/nothing"):
@@ -269,13 +276,17 @@ def test_internal_and_unknown_methods_are_not_reachable(behind: Behind) -> None:
 
 
 def test_bad_json(behind: Behind) -> None:
-    answer = behind.http.post(f"/v1/{NAME}:changeState", content=b"{nonsense", headers=_bearer(behind.token()))
+    answer = behind.http.post(
+        f"/v1/{NAME}:changeState", content=b"{nonsense", headers=_bearer(behind.token())
+    )
     assert (answer.status_code, answer.json()["code"]) == (400, 3)
     assert answer.json()["details"][0]["reason"] == "REQUEST_UNREADABLE"
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 15), (5, 5), (3600, 60)])
-def test_a_deadline_comes_from_the_client_or_the_gateway(behind: Behind, asked: int | None, given: int) -> None:
+def test_a_deadline_comes_from_the_client_or_the_gateway(
+    behind: Behind, asked: int | None, given: int
+) -> None:
     case = behind.cases.GetCase(
         case_service_pb2.GetCaseRequest(name=NAME),
         metadata=[("authorization", f"Bearer {behind.token()}")],
@@ -312,7 +323,10 @@ def test_upload_by_rest_body(behind: Behind) -> None:
 
 
 def test_cors(behind: Behind) -> None:
-    preflight = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,x-grpc-web"}
+    preflight = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,x-grpc-web",
+    }
     allowed = behind.http.options(GET_CASE, headers={"origin": "http://localhost:3000", **preflight})
     assert allowed.status_code == 200
     assert allowed.headers["access-control-allow-origin"] == "http://localhost:3000"

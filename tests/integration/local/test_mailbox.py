@@ -35,7 +35,9 @@ class Mailbox:
         self.process.start()
         self.process.wait_ready()
 
-    def send(self, recipient: str, *, sender: str = "sender@agency.example", subject: str = "Olá, João") -> None:
+    def send(
+        self, recipient: str, *, sender: str = "sender@agency.example", subject: str = "Olá, João"
+    ) -> None:
         """Send a message by SMTP."""
         message = email.message.EmailMessage(policy=email.policy.SMTP)
         message["From"], message["To"], message["Subject"] = sender, recipient, subject
@@ -60,7 +62,9 @@ def test_message_is_kept_and_found_by_recipient_and_message_id(mailbox: Mailbox)
     mailbox.send("b@people.example")
     [found] = mailbox.http.get("/messages", params={"recipient": "b@people.example"}).json()["messages"]
     assert found["subject"] == "Olá, João"
-    assert mailbox.http.get("/messages", params={"message_id": "<b@people.example>"}).json()["messages"] == [found]
+    assert mailbox.http.get("/messages", params={"message_id": "<b@people.example>"}).json()["messages"] == [
+        found
+    ]
     content = mailbox.http.get(f"/messages/{found['id']}").json()
     assert content["text"].strip() == "R$ 10,00 até amanhã"
     assert content["sender"] == "sender@agency.example"
@@ -94,7 +98,10 @@ def test_rules_refuse_defer_and_bounce(mailbox: Mailbox) -> None:
     assert status.get_payload()[1]["Final-Recipient"] == "rfc822; bounce@x.example"  # type: ignore[index, union-attr]
 
 
-@pytest.mark.parametrize("body", ["[{}]", "nonsense", '[{"pattern": "(", "action": "refuse"}]', '[{"pattern": "x", "action": "eat"}]'])
+@pytest.mark.parametrize(
+    "body",
+    ["[{}]", "nonsense", '[{"pattern": "(", "action": "refuse"}]', '[{"pattern": "x", "action": "eat"}]'],
+)
 def test_bad_rules_are_refused(mailbox: Mailbox, body: str) -> None:
     assert mailbox.http.put("/rules", content=body).status_code == 400
     assert mailbox.http.get("/rules").json() == []

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from support import databases, waiting
 
 from recupera_local import kafka, postgres, processes, testbed
+from support import databases, waiting
 
 
 def test_service_role_owns_nothing_and_cannot_pass_row_level_security(
