@@ -109,7 +109,9 @@ class Producer:
         headers: list[tuple[str, bytes]],
     ) -> Any:
         """Queue a record; a future. Raises at once what is known at once (too large, no such topic)."""
-        return self._producer.send(topic, value=value, key=key or None, headers=headers, partition=partition)
+        return self._producer.send(
+            topics.on_wire(topic), value=value, key=key or None, headers=headers, partition=partition
+        )
 
     def flush(self, timeout: float = 30.0) -> None:
         """Send what is queued and wait until each is acknowledged or refused."""

@@ -73,11 +73,11 @@ def deliver(
     Facts with the same ``fact_id`` as an earlier one are duplicates; an empty one is filled. Raises
     ``FactsParked`` where one is refused (unless ``allow_parked``), and what the host would try again.
     """
-    records = []
+    records: list[tuple[str, int, bytes, bytes]] = []
     for message in messages:
         agency = uuid.UUID(bytes=message.agency)  # type: ignore[attr-defined]
-        for row in outbox.rows(message, agency=agency, case_id=None, partition=partition, traceparent=""):
-            records.append((row.topic, row.partition, row.key, row.value))
+        rows = outbox.rows(message, agency=agency, case_id=None, partition=partition, traceparent="")
+        records += [(row.topic, row.partition, row.key, row.value) for row in rows]
     _deliver(Service(engine, worker, wiring), records, allow_parked=allow_parked)
 
 
