@@ -23,7 +23,8 @@ def all_agencies() -> Mapping[str, Agency]:
     """Every development agency by its key."""
     table = yaml.safe_load(Path(__file__).with_name("agencies.yaml").read_text())
     return {
-        key: Agency(key, UUID(row["id"]), row["name"], row["currency"], row["time_zone"]) for key, row in table.items()
+        key: Agency(key, UUID(row["id"]), row["name"], row["currency"], row["time_zone"])
+        for key, row in table.items()
     }
 
 

@@ -72,9 +72,7 @@ class Kafka:
                 "no `java` found, Kafka needs 17 or newer (Debian: apt install openjdk-17-jre-headless)"
             )
         if not any(paths.KAFKA_LIBS.glob("kafka_2.13-*.jar")):
-            raise JarsMissing(
-                f"Kafka's jars are not in {paths.KAFKA_LIBS}: run `make setup` (it needs mvn)"
-            )
+            raise JarsMissing(f"Kafka's jars are not in {paths.KAFKA_LIBS}: run `make setup` (it needs mvn)")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._properties.write_text(
             "".join(f"{name}={value}\n" for name, value in self._configuration().items())

@@ -9,9 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from servicekit import kafka, migrations
-
 from recupera_local import paths, ports
+from servicekit import kafka, migrations
 
 
 def folder(service: str) -> Path:

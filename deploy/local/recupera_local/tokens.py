@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
-from servicekit import auth
-
 from recupera_local import agencies, paths, ports
+from servicekit import auth
 
 ALL_SCOPES = tuple(f"{service}.{right}" for service in ports.SERVICES for right in ("read", "write", "admin"))
 
@@ -69,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a token for calls to the local platform."""
     known = agencies.all_agencies()
     parser = argparse.ArgumentParser(prog="python -m recupera_local.tokens", description=main.__doc__)
-    parser.add_argument("--agency", default="demo", help=f"one of {', '.join(known)}, or an id (default: demo)")
+    parser.add_argument(
+        "--agency", default="demo", help=f"one of {', '.join(known)}, or an id (default: demo)"
+    )
     parser.add_argument("--subject", default="users/developer", help="who is calling")
     parser.add_argument("--scope", action="append", help="e.g. case.read; may be repeated (default: all)")
     parser.add_argument("--creditor", type=UUID, help="bind the token to one creditor")
