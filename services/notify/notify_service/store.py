@@ -234,18 +234,15 @@ _ANCHORS = sa.text(
 )
 _REQUEST = sa.text(
     """
-    INSERT INTO messages (agency, case_id, partition, person_id, channel, purpose, template, step_id,
-    occasion, date,
-                          agreement_id, instalment_number, instalment_due_date)
+    INSERT INTO messages (agency, case_id, partition, person_id, channel, purpose, template, step_id, occasion,
+                          date, agreement_id, instalment_number, instalment_due_date)
     SELECT :agency, n.*
     FROM unnest(CAST(:cases AS uuid[]), CAST(:partitions AS smallint[]), CAST(:people AS uuid[]),
-    CAST(:channels AS text[]),
-                CAST(:purposes AS text[]), CAST(:templates AS text[]), CAST(:steps AS uuid[]),
-                CAST(:occasions AS text[]),
-                CAST(:dates AS date[]), CAST(:agreements AS uuid[]), CAST(:numbers AS int[]), CAST(:due_dates
-                AS date[]))
+                CAST(:channels AS text[]), CAST(:purposes AS text[]), CAST(:templates AS text[]),
+                CAST(:steps AS uuid[]), CAST(:occasions AS text[]), CAST(:dates AS date[]),
+                CAST(:agreements AS uuid[]), CAST(:numbers AS int[]), CAST(:due_dates AS date[]))
          AS n (case_id, partition, person_id, channel, purpose, template, step_id, occasion, date,
-         agreement_id, number, due)
+               agreement_id, number, due)
     ORDER BY n.case_id, n.step_id, n.template, n.date
     ON CONFLICT ON CONSTRAINT messages_once DO NOTHING
     RETURNING id, case_id, person_id, channel, template, state, rule, reservations
@@ -366,9 +363,8 @@ _START = sa.text(
     UPDATE messages m
     SET state = 'ACTING', act_key = n.act_key, template_version = n.template_version, language = n.language,
         person_id = n.person_id, contact_point_id = n.contact_point_id, version = m.version + 1
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:keys AS text[]), CAST(:versions AS int[]), CAST(:languages AS
-    text[]),
-                CAST(:people AS uuid[]), CAST(:points AS uuid[]))
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:keys AS text[]), CAST(:versions AS int[]),
+                CAST(:languages AS text[]), CAST(:people AS uuid[]), CAST(:points AS uuid[]))
          AS n (id, act_key, template_version, language, person_id, contact_point_id)
     WHERE m.agency = :agency AND m.id = n.id AND m.act_worker = :worker
       AND m.state IN ('REQUESTED', 'SCHEDULED', 'FAILED_RETRYABLE', 'ACTING')
@@ -378,12 +374,12 @@ _START = sa.text(
 _EVIDENCE = sa.text(
     """
     INSERT INTO message_evidence (agency, message_id, attempt, total_minor, currency, balance, text_sha256,
-    text_blob) SELECT :agency, n.* FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:totals
-    AS bigint[]),
-                                    CAST(:currencies AS text[]), CAST(:balances AS jsonb[]), CAST(:hashes AS
-                                    bytea[]),
-                                    CAST(:blobs AS uuid[]))
-                          AS n (message_id, attempt, total_minor, currency, balance, text_sha256, text_blob)
+                                  text_blob)
+    SELECT :agency, n.*
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:totals AS bigint[]),
+                CAST(:currencies AS text[]), CAST(:balances AS jsonb[]), CAST(:hashes AS bytea[]),
+                CAST(:blobs AS uuid[]))
+         AS n (message_id, attempt, total_minor, currency, balance, text_sha256, text_blob)
     ORDER BY n.message_id
     ON CONFLICT (agency, message_id, attempt) DO UPDATE
     SET total_minor = excluded.total_minor, currency = excluded.currency, balance = excluded.balance,
@@ -437,16 +433,13 @@ def start(tx: db.Transaction, agency: uuid.UUID, starts: Sequence[Start]) -> set
 _CHANGE = sa.text(
     """
     UPDATE messages m
-    SET state = n.state, attempts = n.attempts, reservations = n.reservations, rule = n.rule, failure =
-    n.failure,
-        due_at = n.due_at, sent_at = coalesce(n.sent_at, m.sent_at), person_id = coalesce(n.person_id,
-        m.person_id), act_worker = CASE WHEN n.state = 'UNKNOWN' THEN m.act_worker END, version = m.version +
-        1
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:attempts AS int[]), CAST(:reservations
-    AS int[]),
-                CAST(:rules AS text[]), CAST(:failures AS text[]), CAST(:due AS timestamptz[]), CAST(:sent AS
-                timestamptz[]),
-                CAST(:people AS uuid[]))
+    SET state = n.state, attempts = n.attempts, reservations = n.reservations, rule = n.rule,
+        failure = n.failure, due_at = n.due_at, sent_at = coalesce(n.sent_at, m.sent_at),
+        person_id = coalesce(n.person_id, m.person_id),
+        act_worker = CASE WHEN n.state = 'UNKNOWN' THEN m.act_worker END, version = m.version + 1
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:attempts AS int[]),
+                CAST(:reservations AS int[]), CAST(:rules AS text[]), CAST(:failures AS text[]),
+                CAST(:due AS timestamptz[]), CAST(:sent AS timestamptz[]), CAST(:people AS uuid[]))
          AS n (id, state, attempts, reservations, rule, failure, due_at, sent_at, person_id)
     WHERE m.agency = :agency AND m.id = n.id AND m.act_worker = :worker
       AND (m.state = ANY (CAST(:before AS text[])) OR (m.state = 'UNKNOWN' AND n.state <> 'UNKNOWN'))
@@ -838,11 +831,11 @@ def ready(engine: db.Engine) -> bool:
 
 # --- templates ----------------------------------------------------------------------------------------------
 
-_LATEST = (
-    sa.select(template_rows)
-    .where(template_rows.c.agency == sa.bindparam("agency"))
-    .distinct(template_rows.c.code, template_rows.c.language)
-    .order_by(template_rows.c.code, template_rows.c.language, template_rows.c.version.desc())
+_LATEST = sa.text(
+    """
+    SELECT DISTINCT ON (code, language) code, language, version, channel, subject, body, created_at
+    FROM templates WHERE agency = :agency ORDER BY code, language, version DESC
+    """
 )
 
 

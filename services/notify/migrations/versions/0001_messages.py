@@ -37,8 +37,7 @@ TABLES = (
         instalment_due_date date,
         state text NOT NULL DEFAULT 'REQUESTED' CHECK (state IN (
             'REQUESTED', 'SCHEDULED', 'SUPPRESSED', 'ACTING', 'SENT', 'DELIVERED', 'FAILED_RETRYABLE',
-            'FAILED', 'BOUNCED',
-            'EXPIRED', 'UNKNOWN')),
+            'FAILED', 'BOUNCED', 'EXPIRED', 'UNKNOWN')),
         rule text NOT NULL DEFAULT '',
         failure text NOT NULL DEFAULT '',
         attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
@@ -57,8 +56,8 @@ TABLES = (
             state NOT IN ('ACTING', 'SENT', 'DELIVERED', 'BOUNCED', 'UNKNOWN')
             OR (act_key IS NOT NULL AND contact_point_id IS NOT NULL AND template_version IS NOT NULL)),
         CONSTRAINT messages_instalment CHECK (
-            (agreement_id IS NULL) = (instalment_number IS NULL) AND (agreement_id IS NULL) =
-            (instalment_due_date IS NULL))
+            (agreement_id IS NULL) = (instalment_number IS NULL)
+            AND (agreement_id IS NULL) = (instalment_due_date IS NULL))
     )
     """,
     """

@@ -99,7 +99,7 @@ class Dispatcher:
         seconds = RESTS[min(failures, len(RESTS)) - 1]
         self._rests[agency] = (failures, time.monotonic() + seconds)
         _log.warning(
-            "a neighbour is away; what is due stays due",
+            "what is due stays due for now",
             extra={"agency": str(agency), "problem": problem, "failures": failures, "again_in": seconds},
         )
 
@@ -115,10 +115,15 @@ class Dispatcher:
             )
         if not claimed.messages:
             return False
-        prepared = self._decide(agency, claimed)
-        return self._act(agency, prepared, claimed)
+        prepared, renewed = self._decide(agency, claimed)
+        if not self._act(agency, prepared, claimed):
+            return False
+        if renewed:
+            self._rest(agency, problem="RESERVATION_OVER")
+        return not renewed
 
-    def _decide(self, agency: uuid.UUID, claimed: acts.Slice) -> list[acts.Prepared]:
+    def _decide(self, agency: uuid.UUID, claimed: acts.Slice) -> tuple[list[acts.Prepared], bool]:
+        """What may be acted on, and whether some reservation had run out and is to be asked for again."""
         answers = self._contacts.reserve(agency, claimed.messages)
         if len(answers) < len(claimed.messages):
             raise errors.RemoteUnavailable("permission was not answered for every message")
@@ -167,7 +172,7 @@ class Dispatcher:
                     now=claimed.now,
                     business_date=claimed.business_date,
                 )
-        return ready
+        return ready, any(isinstance(decision, messages.Renew) for _, decision in left)
 
     def _act(self, agency: uuid.UUID, prepared: Sequence[acts.Prepared], claimed: acts.Slice) -> bool:
         """Act on a slice; False where the provider went away."""
