@@ -72,9 +72,7 @@ class SimulatedExchange:
     """
 
     def originate(self, key: str, number: str) -> domain.Outcome | None:
-        """The outcome, at once. `number` is not looked at, only required."""
-        if not number:
-            return domain.Outcome.INVALID
+        """The outcome, at once; nobody is called."""
         return self.ask(key)
 
     def ask(self, key: str) -> domain.Outcome | None:
@@ -144,6 +142,8 @@ def _answer(answer: case_service_pb2.ContactAnswer) -> domain.Answer:
     key = UUID(bytes=answer.key)
     if answer.WhichOneof("answer") == "granted":
         granted = answer.granted
+        if not granted.address:
+            return domain.Refused(key=key, rule="NO_CONTACT_POINT", retry_time=None)
         return domain.Granted(
             key=key,
             contact_point_id=UUID(bytes=granted.contact_point_id) if granted.contact_point_id else None,

@@ -34,6 +34,7 @@ from dialer_service.domain.campaigns import (
     MAX_ATTEMPTS,
     MAX_DISPLAY_NAME,
     MAX_RETRY,
+    MAX_SHIFT_MINUTES,
     Campaign,
     CampaignDateInFuture,
     CampaignNotStaffable,
@@ -44,6 +45,7 @@ from dialer_service.domain.campaigns import (
     Summary,
     abandon_cap_exceeded,
     calls_to_begin,
+    list_size,
     new_campaign,
 )
 from dialer_service.domain.lists import (
@@ -75,6 +77,7 @@ __all__ = [
     "MAX_ATTEMPTS",
     "MAX_DISPLAY_NAME",
     "MAX_RETRY",
+    "MAX_SHIFT_MINUTES",
     "RULE_ABANDONED",
     "RULE_REACHED",
     "RULE_UNKNOWN",
@@ -109,6 +112,7 @@ __all__ = [
     "calls_to_begin",
     "case_rule",
     "entry_after",
+    "list_size",
     "new_campaign",
     "outside_key",
 ]

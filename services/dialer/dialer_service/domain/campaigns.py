@@ -24,6 +24,9 @@ MAX_RETRY = datetime.timedelta(days=7)
 MAX_DISPLAY_NAME = 200
 
 
+MAX_SHIFT_MINUTES = 24 * 60
+
+
 ABANDON_CAP_PERCENT = 3
 """R25: abandoned calls are at most 3 % of the live answers of a campaign."""
 
@@ -97,6 +100,8 @@ class Campaign:
     script: str
     max_attempts: int
     retry_after: datetime.timedelta
+    shift_minutes: int
+    minutes_per_call: int
     simulation_seed: int
     pause_reason: str
     calls_made: int
@@ -104,6 +109,13 @@ class Campaign:
     abandoned_calls: int
     create_time: datetime.datetime
     version: int
+
+    @property
+    def list_limit(self) -> int | None:
+        """How many cases the list takes; None: all."""
+        if not self.minutes_per_call:
+            return None
+        return list_size(shift_minutes=self.shift_minutes, minutes_per_call=self.minutes_per_call)
 
     def move(self, target: CampaignState, *, reason: str = "") -> "Campaign":
         """The campaign in its next state; `reason` is why it pauses. Raises CampaignStateInvalid."""
@@ -138,6 +150,8 @@ def new_campaign(
     script: str,
     max_attempts: int,
     retry_after_seconds: int,
+    shift_minutes: int,
+    minutes_per_call: int,
     simulation_seed: int,
     now: datetime.datetime,
 ) -> Campaign:
@@ -158,6 +172,15 @@ def new_campaign(
         wrong.append(
             errors.FieldViolation("campaign.retry_after_seconds", f"expected 0 (default) to {longest}")
         )
+    for field, minutes in (("shift_minutes", shift_minutes), ("minutes_per_call", minutes_per_call)):
+        if not 0 <= minutes <= MAX_SHIFT_MINUTES or (minutes == 0) != (
+            shift_minutes == minutes_per_call == 0
+        ):
+            wrong.append(
+                errors.FieldViolation(
+                    f"campaign.{field}", f"expected 1 to {MAX_SHIFT_MINUTES}, both of shift and call or none"
+                )
+            )
     if wrong:
         raise errors.InvalidRequest(fields=wrong)
     return Campaign(
@@ -169,6 +192,8 @@ def new_campaign(
         script=script,
         max_attempts=max_attempts or DEFAULT_ATTEMPTS,
         retry_after=datetime.timedelta(seconds=retry_after_seconds) if retry_after_seconds else DEFAULT_RETRY,
+        shift_minutes=shift_minutes,
+        minutes_per_call=minutes_per_call,
         simulation_seed=simulation_seed,
         pause_reason="",
         calls_made=0,
@@ -177,6 +202,11 @@ def new_campaign(
         create_time=now,
         version=1,
     )
+
+
+def list_size(*, shift_minutes: int, minutes_per_call: int) -> int:
+    """Cases on a call list: shift minutes ÷ minutes a call, whole calls only (S4-06, W-14)."""
+    return shift_minutes // minutes_per_call
 
 
 def calls_to_begin(*, free_agents: int, pacing: Pacing) -> int:

@@ -171,6 +171,8 @@ def _campaign(row: sa.Row[Any]) -> domain.Campaign:
         script=row.script,
         max_attempts=row.max_attempts,
         retry_after=row.retry_after,
+        shift_minutes=row.shift_minutes,
+        minutes_per_call=row.minutes_per_call,
         simulation_seed=row.simulation_seed,
         pause_reason=row.pause_reason,
         calls_made=row.calls_made,

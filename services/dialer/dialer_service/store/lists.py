@@ -33,21 +33,31 @@ _ADD_CANDIDATES = sa.text(
 _LIST_ENTRIES = """
     INSERT INTO campaign_entries (agency, campaign_id, case_id, candidate_id, person_id, natural_key,
         open_principal_minor, state, attempts, not_before, rule)
-    SELECT DISTINCT ON (campaign.id, candidate.case_id) :agency, campaign.id, candidate.case_id, candidate.id,
-        candidate.person_id, anchor.natural_key, candidate.open_principal_minor, 'OPEN', 0, to_timestamp(0),
-            ''
-    FROM campaigns AS campaign
-    JOIN candidates AS candidate ON candidate.agency = campaign.agency AND candidate.date = campaign.date
-        AND candidate.state = 'OPEN' AND (campaign.script = '' OR candidate.script = campaign.script)
-    JOIN case_anchors AS anchor ON anchor.agency = candidate.agency AND anchor.case_id = candidate.case_id
-    WHERE campaign.agency = :agency AND campaign.date = :date AND {which}
-    ORDER BY campaign.id, candidate.case_id, candidate.open_principal_minor DESC, candidate.level,
-        candidate.script
+    SELECT :agency, campaign_id, case_id, candidate_id, person_id, natural_key, open_principal_minor,
+        'OPEN', 0, to_timestamp(0), ''
+    FROM (
+        SELECT * FROM (
+            SELECT DISTINCT ON (campaign.id, candidate.case_id) campaign.id AS campaign_id, candidate.case_id,
+                candidate.id AS candidate_id, candidate.person_id, anchor.natural_key, candidate.open_principal_minor
+            FROM campaigns AS campaign
+            JOIN candidates AS candidate ON candidate.agency = campaign.agency
+                AND candidate.date = campaign.date AND candidate.state = 'OPEN'
+                AND (campaign.script = '' OR candidate.script = campaign.script)
+            JOIN case_anchors AS anchor
+                ON anchor.agency = candidate.agency AND anchor.case_id = candidate.case_id
+            WHERE campaign.agency = :agency AND campaign.date = :date AND {which}
+            ORDER BY campaign.id, candidate.case_id, candidate.open_principal_minor DESC, candidate.level,
+                candidate.script
+        ) AS once
+        ORDER BY open_principal_minor DESC, natural_key, case_id
+        LIMIT CAST(:limit AS bigint)
+    ) AS listed
+    ORDER BY campaign_id, case_id
     ON CONFLICT DO NOTHING
 """
 _LIST_NEW = sa.text(
     _LIST_ENTRIES.format(
-        which="campaign.state <> ALL (CAST(:over AS text[]))"
+        which="campaign.state <> ALL (CAST(:over AS text[])) AND campaign.minutes_per_call = 0"
         " AND candidate.id = ANY (CAST(:candidates AS uuid[]))"
     )
 )
@@ -111,16 +121,21 @@ def add_candidates(
     )
     ids = [row.id for row in added]
     if ids:
-        tx.execute(_LIST_NEW, {"agency": agency, "date": date, "over": _OVER, "candidates": ids})
+        tx.execute(
+            _LIST_NEW, {"agency": agency, "date": date, "over": _OVER, "candidates": ids, "limit": None}
+        )
     return ids
 
 
 def list_campaign(tx: db.Transaction, agency: UUID, campaign: domain.Campaign) -> None:
-    """Put every open candidate of the campaign's date and script on its list; none that arrives meanwhile
-    is missed.
+    """Put the open candidates of the campaign's date and script on its list, the largest principal first, as
+    many as it takes. None that arrives meanwhile is missed.
     """
     tx.execute(_LOCK_LIST, {"agency": str(agency), "date": campaign.date.isoformat()})
-    tx.execute(_LIST_CAMPAIGN, {"agency": agency, "date": campaign.date, "campaign_id": campaign.id})
+    tx.execute(
+        _LIST_CAMPAIGN,
+        {"agency": agency, "date": campaign.date, "campaign_id": campaign.id, "limit": campaign.list_limit},
+    )
 
 
 def close_cases(

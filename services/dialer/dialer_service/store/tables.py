@@ -64,6 +64,8 @@ campaigns = sa.Table(
     sa.Column("script", sa.Text, nullable=False, info=_BUSINESS),
     sa.Column("max_attempts", sa.Integer, nullable=False, info=_BUSINESS),
     sa.Column("retry_after", sa.Interval, nullable=False, info=_BUSINESS),
+    sa.Column("shift_minutes", sa.Integer, nullable=False, info=_BUSINESS),
+    sa.Column("minutes_per_call", sa.Integer, nullable=False, info=_BUSINESS),
     sa.Column("simulation_seed", sa.BigInteger, nullable=False, info=_BUSINESS),
     sa.Column("pause_reason", sa.Text, nullable=False, info=_BUSINESS),
     sa.Column("calls_made", sa.BigInteger, nullable=False, info=_BUSINESS),

@@ -17,6 +17,8 @@ def create_campaign(
     script: str,
     max_attempts: int,
     retry_after_seconds: int,
+    shift_minutes: int,
+    minutes_per_call: int,
     simulation_seed: int,
     now: datetime.datetime,
     business_date: datetime.date,
@@ -31,6 +33,8 @@ def create_campaign(
         script=script,
         max_attempts=max_attempts,
         retry_after_seconds=retry_after_seconds,
+        shift_minutes=shift_minutes,
+        minutes_per_call=minutes_per_call,
         simulation_seed=simulation_seed,
         now=now,
     )

@@ -54,6 +54,8 @@ _TABLES = (
         script text NOT NULL,
         max_attempts integer NOT NULL CHECK (max_attempts > 0),
         retry_after interval NOT NULL CHECK (retry_after > interval '0'),
+        shift_minutes integer NOT NULL CHECK (shift_minutes >= 0),
+        minutes_per_call integer NOT NULL CHECK (minutes_per_call >= 0),
         simulation_seed bigint NOT NULL,
         pause_reason text NOT NULL CHECK (pause_reason = '' OR state = 'PAUSED'),
         calls_made bigint NOT NULL CHECK (calls_made >= 0),
