@@ -1,9 +1,9 @@
 """The second program: what must be open, counted again from the files, without the platform's code.
 
-It reads the portfolio and payment files itself, takes from the platform only what cannot be known from
-outside (which rows were
-refused, which agreements people made), and goes through the days with its own arithmetic (Decimal, half-up). The demo compares
-the result with the platform's to the cent. Slow and plain on purpose: it is read when the two differ.
+It reads the portfolio and payment files itself, takes from the platform only what cannot be known from outside
+(which rows were refused, which agreements people made), and goes through the days with its own arithmetic (Decimal,
+half-up). The demo compares the result with the platform's to the cent. Slow and plain on purpose: it is read when
+the two differ.
 """
 
 from __future__ import annotations
