@@ -158,8 +158,8 @@ def _stop_signals() -> int:
     """A descriptor that can be read once SIGTERM or SIGINT has come.
 
     Not an Event set by the handler: a signal between Python's look for signals and the wait on the lock is
-    seen only when the wait ends (run: under load one SIGTERM in ten was never noticed). The byte is there
-    either way.
+    seen only when the wait ends (run: on a busy machine, several SIGTERMs of a dozen were never noticed).
+    The byte is there either way.
     """
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
