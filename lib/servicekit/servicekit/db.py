@@ -96,6 +96,7 @@ class Transaction:
         self.connection = connection
         self.agency = agency
         self._pending: list[outbox.Row] = []
+        self._traceparent = ""
 
     @property
     def driver(self) -> psycopg.Connection[Any]:
@@ -116,12 +117,9 @@ class Transaction:
         needs ``partition`` and is cut where it is above 256 KiB. Lock the anchors of the cases first
         (``lock_anchors``). Raises ``outbox.FactTooLarge`` (512 KiB), ``outbox.WrongAgency``, ValueError.
         """
+        self._traceparent = self._traceparent or telemetry.traceparent()
         self._pending += outbox.rows(
-            message,
-            agency=self.agency,
-            case_id=case_id,
-            partition=partition,
-            traceparent=telemetry.traceparent(),
+            message, agency=self.agency, case_id=case_id, partition=partition, traceparent=self._traceparent
         )
 
     def copy(self, table: str, columns: Sequence[str], data: bytes | Iterable[bytes]) -> int:

@@ -31,6 +31,7 @@ FETCH_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
 
 logger = logging.getLogger("recupera.kafka")
+logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # warns of every task of 0.1 s
 
 
 class ChecksumsTooSlow(Exception):

@@ -76,13 +76,13 @@ def load(file: pathlib.Path) -> Catalog:
 
 
 def catalog() -> Catalog:
-    """The process's topics, read once per file."""
-    return _cached(path())
+    """The process's topics, read once (again where ``RECUPERA_TOPICS_FILE`` changes)."""
+    return _cached(os.environ.get(FILE_VARIABLE, ""))
 
 
 @functools.cache
-def _cached(file: pathlib.Path) -> Catalog:
-    return load(file)
+def _cached(_given: str) -> Catalog:
+    return load(path())
 
 
 def _topic(entry: Mapping[str, Any]) -> Topic:
