@@ -121,7 +121,9 @@ def test_lint_refuses_an_import(copy: Copy, contract: str, module: str, line: st
 
 
 def test_lint_refuses_a_module_of_another_name(copy: Copy) -> None:
-    (copy.root / PACKAGES["case_service"] / "case_service" / "helpers.py").write_text('"""Everything else."""\n')
+    (copy.root / PACKAGES["case_service"] / "case_service" / "helpers.py").write_text(
+        '"""Everything else."""\n'
+    )
     answer = copy.lint_imports("layers")
     assert answer.returncode == 1
     assert "helpers" in answer.stdout
@@ -167,7 +169,9 @@ def test_nothing_is_monkey_patched() -> None:
     ("module", "never"), [("rpc", ["eventlet", "nameko"]), ("worker", ["servicekit.rpc", "grpc._server"])]
 )
 def test_what_a_process_loads(service: str, module: str, never: list[str]) -> None:
-    program = f"import sys, {service}_service.{module}; print([name for name in {never!r} if name in sys.modules])"
+    program = (
+        f"import sys, {service}_service.{module}; print([name for name in {never!r} if name in sys.modules])"
+    )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == "[]"

@@ -1,6 +1,6 @@
 """A call by native gRPC from the command line, with JSON in and out; the contracts come from descriptor.pb.
 
-    python -m recupera_local.call HOST:PORT recupera.case.v1.CaseService/GetCase '{"name": ".."}' AUTHORIZATION_FILE
+python -m recupera_local.call HOST:PORT recupera.case.v1.CaseService/GetCase '{"name": ".."}' AUTHORIZATION_FILE
 """
 
 import argparse
@@ -14,14 +14,18 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format, messag
 from recupera_local import paths
 
 
-def call(*, address: str, method: str, request: str, authorization: str, timeout: float = 10.0) -> Iterator[str]:
+def call(
+    *, address: str, method: str, request: str, authorization: str, timeout: float = 10.0
+) -> Iterator[str]:
     """The answers as JSON texts. Raises grpc.RpcError, json_format.ParseError, or KeyError on an unknown method."""
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(paths.DESCRIPTOR.read_bytes()).file:
         pool.Add(file)
     service, _, name = method.partition("/")
     described = pool.FindServiceByName(service).methods_by_name[name]
-    question = json_format.Parse(request, message_factory.GetMessageClass(described.input_type)(), descriptor_pool=pool)
+    question = json_format.Parse(
+        request, message_factory.GetMessageClass(described.input_type)(), descriptor_pool=pool
+    )
     with grpc.insecure_channel(address) as channel:
         start = channel.unary_stream(
             f"/{service}/{name}",

@@ -1,16 +1,19 @@
 """A step of the platform's start: the migrations of every service, and the topics; all in one process.
 
 Run by the runner as `python -m recupera_local.migrate` with RECUPERA_KAFKA and, for each database to be migrated,
-RECUPERA_OWNER_DATABASE_URL_<SERVICE>. Databases and roles exist before.
+RECUPERA_OWNER_DATABASE_URL_<SERVICE>. Databases and roles exist before; Kafka may still be starting.
 """
 
 import concurrent.futures
 import os
 import sys
+import time
 from pathlib import Path
 
-from recupera_local import paths, ports
+from recupera_local import paths, ports, processes
 from servicekit import kafka, migrations
+
+KAFKA_TIMEOUT = 60.0
 
 
 def folder(service: str) -> Path:
@@ -26,10 +29,21 @@ def migrate() -> None:
             migrations.upgrade(url, folder(service))
 
 
+def create_topics(bootstrap: str) -> None:
+    """Create the topics that are missing, once the first of the brokers listens. Raises PlatformFailed."""
+    host, _, port = kafka.bootstrap_servers(bootstrap)[0].rpartition(":")
+    end = time.monotonic() + KAFKA_TIMEOUT
+    while not processes.listening(int(port), host):
+        if time.monotonic() > end:
+            raise processes.PlatformFailed(f"Kafka does not answer at {bootstrap}")
+        time.sleep(0.05)
+    kafka.create_missing(bootstrap)
+
+
 def main() -> int:
-    """Migrate the databases, and beside that create the topics that are missing."""
+    """Migrate the databases, and beside that create the topics."""
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        topics = beside.submit(kafka.create_missing, os.environ["RECUPERA_KAFKA"])
+        topics = beside.submit(create_topics, os.environ["RECUPERA_KAFKA"])
         migrate()
         topics.result()
     return 0

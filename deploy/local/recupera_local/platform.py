@@ -322,7 +322,7 @@ class Platform:
             command=[sys.executable, "-m", "recupera_local.migrate"],
             log=self._log("migrate"),
             environ={**_inherited(), **topics, **self._environ, **owners},
-            after=["postgres", "kafka"],
+            after=["postgres"],  # waits for Kafka itself, with its imports and the migrations done meanwhile
         )
 
     def _serve(self, service: str) -> Process:
@@ -336,7 +336,7 @@ class Platform:
                 "RECUPERA_METRICS_PORT": str(self.ports[f"{service}.serve.metrics"]),
             },
             ready=lambda: processes.listening(self.ports[f"{service}.rpc"]),
-            after=["migrate", "postgres"],
+            after=["migrate", "postgres", "kafka"],
         )
 
     def _worker(self, service: str, name: str, metrics_port: int) -> Process:

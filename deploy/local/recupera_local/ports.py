@@ -1,5 +1,6 @@
-"""The ports of the local platform: the table in ports.yaml for `make run`, free ones for tests."""
+"""The ports of the local platform: a table for `make run`, free ones for tests."""
 
+import os
 import random
 import socket
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from recupera_local import processes
 SERVICES = ("case", "agreement", "dialer", "notify", "import")
 """The services in the order of their ports; the package of each is <name>_service, its folder services/<name>."""
 
-TABLE = Path(__file__).with_name("ports.yaml")
+FILE_VARIABLE = "RECUPERA_PORTS_FILE"
 
 
 class PortInUse(processes.PlatformFailed):
@@ -30,9 +31,14 @@ class Ports:
         return self.by_name[name]
 
 
-def table(path: Path = TABLE) -> Ports:
-    """The fixed ports of ports.yaml."""
-    return Ports({str(name): int(port) for name, port in yaml.safe_load(path.read_text()).items()})
+def table_file() -> Path:
+    """The table: ports.yaml beside this module, or the file that RECUPERA_PORTS_FILE names."""
+    return Path(os.environ.get(FILE_VARIABLE) or Path(__file__).with_name("ports.yaml"))
+
+
+def table() -> Ports:
+    """The fixed ports."""
+    return Ports({str(name): int(port) for name, port in yaml.safe_load(table_file().read_text()).items()})
 
 
 def free(names: Sequence[str] | None = None) -> Ports:
@@ -68,5 +74,5 @@ def check_free(ports: Ports) -> None:
     if taken:
         raise PortInUse(
             f"in use by another program: port {', '.join(taken)}. Stop that program"
-            f" (find it with `ss -ltnp`), or change the port in {TABLE}"
+            f" (find it with `ss -ltnp`), or change the port in {table_file()}"
         )

@@ -74,7 +74,7 @@ def first_calls(platform: local.Platform) -> list[tuple[str, str]]:
     day = json.dumps({"date": {"year": 2026, "month": 11, "day": 23}})
     native = (
         f"{sys.executable} -m recupera_local.call {platform.gateway_url.removeprefix('http://')}"
-        f" recupera.case.v1.CaseService/ListCases '{{\"parent\": \"agencies/{platform.agency}\", \"pageSize\": 2}}'"
+        f' recupera.case.v1.CaseService/ListCases \'{{"parent": "agencies/{platform.agency}", "pageSize": 2}}\''
         f" {authorization_file(platform)}"
     )
     return [
