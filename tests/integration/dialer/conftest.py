@@ -1,10 +1,11 @@
-"""A dialer on a real database; only the case service, which it asks for permission, is replaced by a gRPC server in the test."""
+"""A dialer on a real database. Only the case service, which it asks for permission, is a gRPC server in the test."""
 
+import contextlib
 import datetime
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -12,10 +13,11 @@ from uuid import UUID, uuid5
 import grpc
 import pytest
 import sqlalchemy
+from google.type import money_pb2
 
-from dialer_service import providers, rpc, worker
+from dialer_service import providers, rpc, store, worker
 from recupera.case.v1 import case_facts_pb2, case_pb2, case_service_pb2, case_service_pb2_grpc
-from recupera.dialer.v1 import dialer_service_pb2_grpc
+from recupera.dialer.v1 import dialer_pb2, dialer_service_pb2, dialer_service_pb2_grpc
 from servicekit import auth, client, dates, db, testing
 from servicekit import rpc as server
 from support import databases
@@ -143,7 +145,6 @@ class Dialer:
     stub: dialer_service_pb2_grpc.DialerServiceStub
     keys: Keys
     agency: UUID = AGENCY
-    _facts: list[int] = field(default_factory=list)
 
     # -- facts of the case service ---------------------------------------------------------------------------------
 
@@ -224,6 +225,98 @@ class Dialer:
             metadata=(("authorization", f"Bearer {token or self.keys.token(self.agency)}"),),
         )
 
+    def make(self, *, token: str | None = None, **fields: Any) -> dialer_pb2.Campaign:
+        """A campaign in DRAFT with seed 7, one try a case, over DATE."""
+        values = {"display_name": "Monday", "simulation_seed": 7, "max_attempts": 1, **fields}
+        made: dialer_pb2.Campaign = self.call(
+            "CreateCampaign",
+            dialer_service_pb2.CreateCampaignRequest(
+                parent=f"agencies/{self.agency}", campaign=dialer_pb2.Campaign(**values)
+            ),
+            token=token,
+        )
+        return made
+
+    def start(self, campaign: dialer_pb2.Campaign) -> dialer_pb2.Campaign:
+        started: dialer_pb2.Campaign = self.call(
+            "StartCampaign", dialer_service_pb2.StartCampaignRequest(name=campaign.name)
+        )
+        return started
+
+    def staff(self, campaign: dialer_pb2.Campaign, count: int) -> None:
+        """Agents agent-00, agent-01, .. are FREE in the campaign."""
+        for number in range(count):
+            self.set_agent(number, dialer_pb2.Agent.STATE_FREE, campaign.name)
+
+    def set_agent(self, number: int, state: Any, campaign: str = "") -> dialer_pb2.Agent:
+        agent: dialer_pb2.Agent = self.call(
+            "SetAgentState",
+            dialer_service_pb2.SetAgentStateRequest(
+                name=f"agencies/{self.agency}/agents/agent-{number:02d}", state=state, campaign=campaign
+            ),
+        )
+        return agent
+
+    def run(self, numbers: Sequence[int], *, agents: int = 3, **fields: Any) -> dialer_pb2.Campaign:
+        """A started campaign over these cases, with agents."""
+        self.deliver(self.steps_due(numbers))
+        campaign = self.make(**fields)
+        self.staff(campaign, agents)
+        return self.start(campaign)
+
+    def campaign(self, campaign: dialer_pb2.Campaign) -> dialer_pb2.Campaign:
+        """As it is now."""
+        found: dialer_pb2.Campaign = self.call(
+            "GetCampaign", dialer_service_pb2.GetCampaignRequest(name=campaign.name)
+        )
+        return found
+
+    def calls(self, **wanted: Any) -> list[dialer_pb2.Call]:
+        request = dialer_service_pb2.ListCallsRequest(
+            parent=f"agencies/{self.agency}", page_size=1000, **wanted
+        )
+        return list(self.call("ListCalls", request).calls)
+
+    def connected(self) -> list[dialer_pb2.Call]:
+        return self.calls(state=dialer_pb2.Call.STATE_CONNECTED)
+
+    def dispose(self, call: dialer_pb2.Call, disposition: Any = None, **fields: Any) -> dialer_pb2.Call:
+        """The disposition given, else one drawn from the call's natural key."""
+        disposed: dialer_pb2.Call = self.call("DispositionCall", disposition_of(call, disposition, **fields))
+        return disposed
+
+    def until_quiet(self, campaign: dialer_pb2.Campaign) -> dialer_pb2.Campaign:
+        """Tick and dispose until nothing is due and no call is live."""
+        for _ in range(1000):
+            self.tick()
+            for call in self.connected():
+                self.dispose(call)
+            found = self.campaign(campaign)
+            if not found.cases_due and not found.calls_live:
+                return found
+        raise AssertionError(f"never quiet: {found}")
+
+    def drain(self, campaign: dialer_pb2.Campaign) -> dialer_pb2.Campaign:
+        drained: dialer_pb2.Campaign = self.call(
+            "DrainCampaign", dialer_service_pb2.DrainCampaignRequest(name=campaign.name)
+        )
+        return drained
+
+    def summary(self, **wanted: Any) -> Any:
+        return self.call(
+            "SummarizeCalls",
+            dialer_service_pb2.SummarizeCallsRequest(parent=f"agencies/{self.agency}", **wanted),
+        )
+
+    def settled(self) -> list[str]:
+        """The business columns of all rows, and the cases they belong to: their ids are the same in every test."""
+        lines = []
+        with self.owner.connect() as connection:
+            for table in store.METADATA.tables.values():
+                kept = [c for c in table.c if c.info["kind"] == "business" or c.name == "case_id"]
+                lines += [f"{table.name} {row}" for row in connection.execute(sqlalchemy.select(*kept))]
+        return sorted(lines)
+
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
@@ -236,6 +329,20 @@ class Dialer:
             return list(connection.execute(sqlalchemy.text(statement), values).mappings())
 
 
+def disposition_of(
+    call: dialer_pb2.Call, disposition: Any = None, **fields: Any
+) -> dialer_service_pb2.DispositionCallRequest:
+    """What an agent would say; without `disposition` drawn from the call's natural key."""
+    if disposition is None:
+        disposition = 1 + call.natural_key % 7
+        if disposition == dialer_pb2.Call.DISPOSITION_PROMISE_TO_PAY:
+            fields = {
+                "promise_date": dates.to_proto(DATE + datetime.timedelta(days=3)),
+                "promise_amount": money_pb2.Money(currency_code="BRL", units=10 + call.natural_key % 90),
+            }
+    return dialer_service_pb2.DispositionCallRequest(name=call.name, disposition=disposition, **fields)
+
+
 def case(number: int) -> UUID:
     """The id of case `number`; all are of one partition of the test's."""
     return an_id("case", number)
@@ -246,11 +353,24 @@ def person(number: int) -> UUID:
 
 
 @pytest.fixture
-def dialer(database: Callable[..., databases.Database], case_address: str, keys: Keys) -> Iterator[Dialer]:
+def another(
+    database: Callable[..., databases.Database], case_address: str, keys: Keys
+) -> Iterator[Callable[[], Dialer]]:
+    """More dialers, each on its own database; all ask the same case service."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(_dialer(database("dialer"), case_address, keys))
+
+
+@pytest.fixture
+def dialer(another: Callable[[], Dialer]) -> Dialer:
     """A dialer whose agency's clock stands at NOW, 10:00 on Monday 2 March 2026 in São Paulo."""
-    made = database("dialer")
-    engine = db.create_engine(made.url, application_name="test dialer")
-    owner = db.create_engine(made.owner_url, application_name="test owner", pool_size=1)
+    return another()
+
+
+@contextlib.contextmanager
+def _dialer(made: databases.Database, case_address: str, keys: Keys) -> Iterator[Dialer]:
+    engine = db.create_engine(made.url, application_name="test dialer", pool_size=8)
+    owner = db.create_engine(made.owner_url, application_name="test owner", pool_size=2)
     channel = client.Channel(case_address, auth.Signer("dialer", keys.dialer))
     wiring = worker.Wiring(
         exchange=providers.SimulatedExchange(),

@@ -37,7 +37,7 @@ from dialer_service.store.campaigns import (
     save_campaign,
     worked_campaigns,
 )
-from dialer_service.store.cases import change_cases, know_cases, lock_cases
+from dialer_service.store.cases import change_cases, know_cases, known_versions, lock_cases
 from dialer_service.store.lists import (
     add_candidates,
     candidates_done,
@@ -74,6 +74,7 @@ __all__ = [
     "free_agents",
     "free_from_calls",
     "know_cases",
+    "known_versions",
     "list_campaign",
     "lock_agent",
     "lock_calls",

@@ -24,8 +24,11 @@ _CHANGE_CASES = sa.text(
     FROM unnest(CAST(:case_ids AS uuid[]), CAST(:versions AS bigint[]), CAST(:states AS text[]))
         AS change (case_id, version, state)
     WHERE anchor.agency = :agency AND anchor.case_id = change.case_id AND anchor.version < change.version
-    RETURNING anchor.case_id, anchor.state
     """
+)
+_VERSIONS = sa.select(tables.case_anchors.c.case_id, tables.case_anchors.c.version).where(
+    tables.case_anchors.c.agency == tables.param("agency"),
+    tables.case_anchors.c.case_id == sa.any_(tables.param("case_ids", tables.UUIDS)),
 )
 _CASE_STATES = sa.select(tables.case_anchors.c.case_id, tables.case_anchors.c.state).where(
     tables.case_anchors.c.agency == tables.param("agency"),
@@ -49,18 +52,16 @@ def know_cases(
     db.lock_anchors(tx, tables.ANCHORS, agency, {*ordered, *also})
 
 
-def change_cases(
-    tx: db.Transaction, agency: UUID, changes: Sequence[domain.CaseChange]
-) -> Mapping[UUID, str]:
-    """Take over newer states of known cases (anchors are locked); answers (case, state) of those that
-    changed.
-    """
-    newest: dict[UUID, domain.CaseChange] = {}
-    for change in changes:
-        if change.case_id not in newest or newest[change.case_id].version < change.version:
-            newest[change.case_id] = change
-    ordered = [newest[case] for case in sorted(newest)]
-    rows = tx.execute(
+def known_versions(tx: db.Transaction, agency: UUID, case_ids: Iterable[UUID]) -> Mapping[UUID, int]:
+    """Versions of the known ones of these cases (anchors are locked)."""
+    rows = tx.execute(_VERSIONS, {"agency": agency, "case_ids": sorted(set(case_ids))})
+    return {row.case_id: row.version for row in rows}
+
+
+def change_cases(tx: db.Transaction, agency: UUID, changes: Mapping[UUID, domain.CaseChange]) -> None:
+    """Take over newer states of known cases (anchors are locked)."""
+    ordered = [changes[case] for case in sorted(changes)]
+    tx.execute(
         _CHANGE_CASES,
         {
             "agency": agency,
@@ -69,7 +70,6 @@ def change_cases(
             "states": [change.state for change in ordered],
         },
     )
-    return {row.case_id: row.state for row in rows}
 
 
 def lock_cases(tx: db.Transaction, agency: UUID, case_ids: Iterable[UUID]) -> Mapping[UUID, str]:

@@ -41,6 +41,18 @@ def take_case_news(
 
 
 def _change_cases(tx: db.Transaction, agency: UUID, changes: Sequence[domain.CaseChange]) -> None:
-    changed = store.change_cases(tx, agency, changes)
-    rules = {case: rule for case, state in changed.items() if (rule := domain.case_rule(state))}
-    store.close_cases(tx, agency, rules)
+    """One after the other, as if each had come alone: a state that takes a case off the lists does so even where a
+    later one in the same transaction would not.
+    """
+    versions = dict(store.known_versions(tx, agency, [change.case_id for change in changes]))
+    newest: dict[UUID, domain.CaseChange] = {}
+    rules: dict[UUID, str] = {}
+    for change in changes:
+        if change.version > versions.get(change.case_id, change.version):
+            versions[change.case_id] = change.version
+            newest[change.case_id] = change
+            if rule := domain.case_rule(change.state):
+                rules.setdefault(change.case_id, rule)
+    if newest:
+        store.change_cases(tx, agency, newest)
+        store.close_cases(tx, agency, rules)
