@@ -497,7 +497,7 @@ def change(
 
 _GIVE_UP = sa.text(
     """
-    UPDATE messages SET state = 'UNKNOWN', attempts = attempts + 1, failure = 'CRASHED', version = version + 1
+    UPDATE messages SET state = 'UNKNOWN', attempts = attempts + 1, failure = '', version = version + 1
     WHERE agency = :agency AND id = ANY (CAST(:ids AS uuid[])) AND state = 'ACTING'
     RETURNING id, case_id, person_id, channel, template, state, rule, reservations
     """

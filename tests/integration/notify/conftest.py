@@ -1,5 +1,8 @@
-"""Notify on a real database and a real SMTP server (aiosmtpd); only `case` and `agreement`, which it asks, are replaced by
-gRPC servers in the test, behind the real guard (token, scope, agency)."""
+"""Notify on a real database and a real SMTP server (aiosmtpd).
+
+Only `case` and `agreement`, which it asks, are replaced: by gRPC servers in the test, behind the real guard (token,
+scope, agency).
+"""
 
 import asyncio
 import datetime
@@ -17,6 +20,7 @@ import grpc
 import pytest
 import sqlalchemy
 from aiosmtpd import controller, smtp
+
 from notify_service import rpc, worker
 from notify_service.domain import messages
 from notify_service.providers import mail, remote
@@ -29,11 +33,10 @@ from recupera.agreement.v1 import (
 )
 from recupera.case.v1 import case_facts_pb2, case_pb2, case_service_pb2, case_service_pb2_grpc
 from recupera.notify.v1 import notify_service_pb2_grpc
-from servicekit import acts, auth, client, dates, db, money, testing, topics
+from recupera_local import ports
+from servicekit import acts, auth, client, dates, db, errors, money, testing, topics
 from servicekit import rpc as server
 from support import databases
-
-from recupera_local import ports
 
 AGENCY = UUID("01890000-0000-7000-8000-000000000001")
 OTHER_AGENCY = UUID("01890000-0000-7000-8000-000000000002")
@@ -142,13 +145,11 @@ class AgreementService(agreement_service_pb2_grpc.AgreementServiceServicer):
         if self.away:
             context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         date = dates.from_proto(request.date, "date")
+        if missing := sorted(self.unknown & {UUID(one) for one in request.case_ids}):
+            raise errors.ResourceNotFound("no such case", case=missing[0], missing=len(missing))
         self.asked += [(one, date) for one in request.case_ids]
         return agreement_service_pb2.ExplainBalancesResponse(
-            balances=[
-                self._balance(request.parent, UUID(one))
-                for one in request.case_ids
-                if UUID(one) not in self.unknown
-            ]
+            balances=[self._balance(request.parent, UUID(one)) for one in request.case_ids]
         )
 
     def _balance(self, parent: str, found: UUID) -> agreement_service_pb2.CaseBalance:

@@ -12,7 +12,7 @@ from typing import Protocol
 from notify_service.domain import balances, messages
 from recupera.agreement.v1 import agreement_pb2, agreement_service_pb2, agreement_service_pb2_grpc
 from recupera.case.v1 import case_pb2, case_service_pb2, case_service_pb2_grpc
-from servicekit import client, dates, ids, money
+from servicekit import client, dates, errors, ids, money
 
 TIMEOUT = 20.0
 """Seconds for a batch of up to 500."""
@@ -107,20 +107,26 @@ class AgreementClient:
     def explain(
         self, agency: uuid.UUID, case_ids: Sequence[uuid.UUID], *, date: datetime.date
     ) -> Mapping[uuid.UUID, balances.CaseBalance]:
-        """`ExplainBalances`."""
-        if not case_ids:
-            return {}
-        response = self._channel.call(
-            self._stub.ExplainBalances,
-            agreement_service_pb2.ExplainBalancesRequest(
-                parent=f"agencies/{agency}",
-                case_ids=[str(case) for case in sorted(set(case_ids))],
-                date=dates.to_proto(date),
-            ),
-            agency=agency,
-            timeout=TIMEOUT,
-        )
-        return {balance.case_id: balance for balance in (_balance(one, date) for one in response.balances)}
+        """`ExplainBalances`, which refuses where it does not know a case, and names it: asked again without."""
+        wanted = sorted({str(case) for case in case_ids})
+        while wanted:
+            try:
+                response = self._channel.call(
+                    self._stub.ExplainBalances,
+                    agreement_service_pb2.ExplainBalancesRequest(
+                        parent=f"agencies/{agency}", case_ids=wanted, date=dates.to_proto(date)
+                    ),
+                    agency=agency,
+                    timeout=TIMEOUT,
+                )
+            except errors.RemoteRefused as error:
+                unknown = error.metadata.get("case", "")
+                if error.status is not errors.Status.NOT_FOUND or unknown not in wanted:
+                    raise
+                wanted.remove(unknown)
+                continue
+            return {one.case_id: one for one in (_balance(one, date) for one in response.balances)}
+        return {}
 
 
 def _grant(granted: case_service_pb2.ContactAnswer.Granted) -> messages.Grant:
