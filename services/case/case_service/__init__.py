@@ -1,0 +1,1 @@
+"""Cases and everything around them but money. See services/case/README.md."""
