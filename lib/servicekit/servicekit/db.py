@@ -30,6 +30,7 @@ Engine = sa.Engine
 Params = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
 _SCOPE = "SELECT set_config('app.agency', %s, true)"
+_PENDING = "recupera_opening"
 _NOT_THE_DATA = ("08", "40", "53", "55", "57", "58")
 """SQLSTATE classes of errors that come from the server's state and not from the statement: connection,
 rollback (deadlock, serialization), resources, lock not available, operator intervention (shutdown, cancel),
@@ -37,15 +38,43 @@ system."""
 
 
 class _Cursor(psycopg.Cursor[Any]):
-    """SQLAlchemy's cursor: inside a pipeline ``execute`` waits for the result, which SQLAlchemy looks at at
-    once.
-    """
+    """SQLAlchemy's cursor: the first statement takes what opens the transaction with it in its round trip."""
 
     def execute(self, *args: Any, **kwargs: Any) -> _Cursor:
-        super().execute(*args, **kwargs)
-        if (pipeline := self.connection._pipeline) is not None:
-            pipeline.sync()
+        if _PENDING not in self.connection.__dict__:
+            super().execute(*args, **kwargs)
+            return self
+        with self.connection.pipeline():
+            _open(self.connection)
+            super().execute(*args, **kwargs)
         return self
+
+    def executemany(self, *args: Any, **kwargs: Any) -> None:
+        _open_now(self.connection)
+        super().executemany(*args, **kwargs)
+
+
+def _pend(driver: psycopg.Connection[Any], agency: uuid.UUID | None, *, begin: bool) -> None:
+    """Note what opens the transaction: BEGIN (or not, for a read) and the scope.
+
+    The driver is in autocommit, so that it sends no BEGIN of its own, which would cost a round trip.
+    """
+    driver.__dict__[_PENDING] = (begin, "" if agency is None else str(agency))
+
+
+def _open(driver: psycopg.Connection[Any]) -> None:
+    """Queue what was noted."""
+    begin, scope = driver.__dict__.pop(_PENDING)
+    if begin:
+        queue(driver, "BEGIN")
+    queue(driver, _SCOPE, (scope,))
+
+
+def _open_now(driver: psycopg.Connection[Any]) -> None:
+    """Send what was noted, before what is not a statement of SQLAlchemy's."""
+    if _PENDING in driver.__dict__:
+        with driver.pipeline():
+            _open(driver)
 
 
 def queue(
@@ -100,8 +129,10 @@ class Transaction:
 
     @property
     def driver(self) -> psycopg.Connection[Any]:
-        """psycopg's connection, for what SQLAlchemy cannot do: pipelines and COPY."""
-        return driver_connection(self.connection)
+        """psycopg's connection, for what SQLAlchemy cannot do: pipelines and COPY. The scope is set on it."""
+        driver = driver_connection(self.connection)
+        _open_now(driver)
+        return driver
 
     def execute(self, statement: sa.Executable, params: Params = None) -> sa.CursorResult[Any]:
         """Run one statement. A sequence of mappings runs it for each (executemany)."""
@@ -129,7 +160,7 @@ class Transaction:
         statement = psycopg.sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
             psycopg.sql.Identifier(*table.split(".")), names
         )
-        with self.driver.cursor() as cursor:
+        with _as_sqlalchemy(), self.driver.cursor() as cursor:
             with cursor.copy(statement) as copy:
                 for block in (data,) if isinstance(data, bytes) else data:
                     copy.write(block)
@@ -151,20 +182,22 @@ class Transaction:
     def check_constraints(self) -> None:
         """Raise now what deferred constraints would raise at COMMIT; they stay deferred."""
         driver = self.driver
-        with driver.pipeline():
+        with _as_sqlalchemy(), driver.pipeline():
             queue(driver, "SAVEPOINT check_constraints")
             queue(driver, "SET CONSTRAINTS ALL IMMEDIATE")
             queue(driver, "ROLLBACK TO SAVEPOINT check_constraints")
             queue(driver, "RELEASE SAVEPOINT check_constraints")
 
-    def _commit(self, commit: Callable[[], None]) -> None:
-        if not self._pending:
-            commit()
-            return
-        pending, self._pending = self._pending, []
-        with self.driver.pipeline():
-            outbox.insert(self.driver, pending)
-            commit()
+    def _commit(self, transaction: sa.RootTransaction) -> None:
+        driver = driver_connection(self.connection)
+        if self._pending:
+            pending, self._pending = self._pending, []
+            with driver.pipeline():
+                if _PENDING in driver.__dict__:
+                    _open(driver)
+                outbox.insert(driver, pending)
+                queue(driver, "COMMIT")
+        transaction.commit()  # the driver sends COMMIT unless that was done
 
 
 def driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
@@ -183,29 +216,48 @@ def begin(
 ) -> Generator[Transaction]:
     """A transaction of one agency: committed when the block is left, rolled back on an exception.
 
-    ``opening`` queues more statements (with ``queue``) into the round trip of BEGIN and the scope.
+    BEGIN and the scope travel with the first statement, or with those that ``opening`` queues (with
+    ``queue``).
     """
-    with connect(engine) as connection, connection.begin() as transaction:
+    with connect(_autocommit(engine)) as connection, connection.begin() as transaction:
+        driver = driver_connection(connection)
         tx = Transaction(connection, agency)
-        with tx.driver.pipeline():
-            queue(tx.driver, _SCOPE, ("" if agency is None else str(agency),))
+        _pend(driver, agency, begin=True)
+        try:
             if opening is not None:
-                opening(tx.driver)
-        yield tx
-        tx._commit(transaction.commit)
+                with driver.pipeline():
+                    _open(driver)
+                    opening(driver)
+            yield tx
+            tx._commit(transaction)
+        finally:
+            driver.__dict__.pop(_PENDING, None)
 
 
 @contextlib.contextmanager
 def connect(engine: sa.Engine) -> Generator[sa.Connection]:
-    """A connection that is thrown away, not pooled, when it was found broken."""
+    """A connection of the pool; thrown away when it was found broken. Errors are SQLAlchemy's, whoever met
+    them.
+    """
     with engine.connect() as connection:
         try:
-            yield connection
-        except psycopg.Error as error:
-            driver = connection.connection.driver_connection
-            if is_unavailable(error) and (driver is None or driver.closed):
-                connection.invalidate(error)
+            with _as_sqlalchemy():
+                yield connection
+        except sqlalchemy.exc.DBAPIError as error:
+            if is_unavailable(error) and not connection.invalidated:
+                driver = connection.connection.driver_connection
+                if driver is None or driver.closed:
+                    connection.invalidate(error)
             raise
+
+
+@contextlib.contextmanager
+def _as_sqlalchemy() -> Generator[None]:
+    """What is done beside SQLAlchemy raises the same errors as what is done through it."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise sqlalchemy.exc.DBAPIError.instance(None, None, error, psycopg.Error) from error
 
 
 def read(
@@ -222,11 +274,14 @@ def read(
     """
     with connect(_autocommit(engine)) as connection:
         driver = driver_connection(connection)
-        with driver.pipeline():
-            # autocommit inside a pipeline: everything up to the sync is one implicit transaction, so the
-            # setting is local to it and there is neither BEGIN nor COMMIT to wait for
-            queue(driver, _SCOPE, (str(agency) if agency is not None else "",))
+        # autocommit inside a pipeline: everything up to the sync is one implicit transaction, so the setting
+        # is
+        # local to it and there is neither BEGIN nor COMMIT to wait for
+        _pend(driver, agency, begin=False)
+        try:
             return list(connection.execute(statement, params).all())
+        finally:
+            driver.__dict__.pop(_PENDING, None)
 
 
 @functools.lru_cache(maxsize=64)

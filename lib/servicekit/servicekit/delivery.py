@@ -17,7 +17,6 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 from google.protobuf import message as protobuf
 
@@ -439,7 +438,7 @@ class _Run:
                     tx.check_constraints()
                 return None
             except Exception as error:
-                if is_transient(error) or isinstance(error, psycopg.InterfaceError):
+                if is_transient(error):
                     raise
                 aborted = isinstance(error, errors.ServiceError) and error.status == errors.Status.ABORTED
                 if not aborted or attempt == ABORTED_ATTEMPTS:
