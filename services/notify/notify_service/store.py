@@ -876,5 +876,6 @@ def add_template(
             created_at=now,
         )
         .on_conflict_do_nothing()
+        .returning(template_rows.c.version)
     )
-    return tx.execute(statement).rowcount == 1
+    return tx.execute(statement).first() is not None
