@@ -169,6 +169,9 @@ class Harness:
         messages = self.gateway.quietly().get("messages:summarize")
         if int(messages.get("due", 0)):
             found.append(f"{messages['due']} messages are due")
+        money = self.gateway.quietly().get("money:summarize")
+        if int(money.get("actsDue", 0)):
+            found.append(f"{money['actsDue']} instruments wait at the bank")
         moving = ("STATE_APPLYING", "STATE_RECEIVED", "STATE_PARSED", "STATE_VALIDATED")
         found += [
             f"{batch['name']} is {batch['state']}"

@@ -361,21 +361,23 @@ class Journey:
                 if gc.date_of(instalment["dueDate"]) != day or key % 10 >= 6:
                     continue
                 instruments = {i["kind"]: i for i in instalment.get("instruments", [])}
-                by_boleto = key % 7 == 0 and "KIND_BOLETO" in instruments
-                chosen = instruments["KIND_BOLETO" if by_boleto else "KIND_PIX"]
-                rows.append(
-                    {
-                        "creditor_reference": case["creditorReference"],
-                        "account": "agency-main",
-                        "means": "BOLETO" if by_boleto else "PIX",
-                        "bank_reference": f"{day:%Y%m%d}-{key % 10**10:010d}-{instalment['number']}",
-                        "value_date": day.isoformat(),
-                        "amount": gc.decimal_text(gc.minor_of(instalment["amount"])),
-                        "currency": instalment["amount"]["currencyCode"],
-                        "txid": "" if by_boleto else chosen["txid"],
-                        "our_number": chosen["ourNumber"] if by_boleto else "",
-                    }
-                )
+                slip, pix = instruments.get("KIND_BOLETO"), instruments.get("KIND_PIX")
+                row = {
+                    "creditor_reference": case["creditorReference"],
+                    "account": "agency-main",
+                    "means": "TRANSFER",
+                    "bank_reference": f"{day:%Y%m%d}-{key % 10**10:010d}-{instalment['number']}",
+                    "value_date": day.isoformat(),
+                    "amount": gc.decimal_text(gc.minor_of(instalment["amount"])),
+                    "currency": instalment["amount"]["currencyCode"],
+                }
+                if slip is not None and key % 7 == 0:
+                    row |= {"means": "BOLETO", "our_number": slip["ourNumber"]}
+                elif pix is not None:
+                    row |= {"means": "PIX", "txid": pix["txid"]}
+                else:
+                    row |= {"contract_reference": case["contractReference"]}
+                rows.append(row)
         if not rows:
             return None
         path = self.work_dir / f"instalments-{day}.csv"
@@ -417,6 +419,7 @@ class Journey:
             return (
                 not waiting
                 and not int(messages.get("due", 0))
+                and not int(money.get("actsDue", 0))
                 and _by_currency(cases.get("openPrincipal", []))
                 == {
                     currency["currency"]: gc.minor_of(currency.get("openPrincipal"))
