@@ -42,7 +42,8 @@ $(STAMPS)/install: pyproject.toml $(STAMPS)/requirements
 $(STAMPS)/kafka: deploy/local/kafka/pom.xml | $(STAMPS)/tools
 	@echo "setup: Apache Kafka's jars in .local/lib/kafka"
 	@rm -rf .local/lib/kafka
-	@mvn -q -B -Dstyle.color=never -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$(CURDIR)/.local/lib/kafka"
+	@mvn -q -B -f $< dependency:copy-dependencies -DincludeScope=runtime \
+		-DoutputDirectory="$(CURDIR)/.local/lib/kafka" > $(STAMPS)/mvn.log || { cat $(STAMPS)/mvn.log; exit 1; }
 	@touch $@
 
 .PHONY: protos

@@ -23,6 +23,7 @@ UNPRIVILEGED = (
     "--clear-groups",
     "--inh-caps=+dac_override",
     "--ambient-caps=+dac_override",
+    "--securebits=+no_setuid_fixup",  # or access(2), with which it looks for its programs, ignores that right
 )
 """PostgreSQL refuses to run as root: under root it runs as nobody, with root's right to pass through folders."""
 
