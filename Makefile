@@ -99,6 +99,10 @@ demo: setup ## The main job on a file, start to end: make demo [PORTFOLIO=path] 
 bench: setup ## Speed and memory beside hand-written baselines; .local/bench.json
 	@$(BIN)/python -m recupera_local.bench $(ARGS)
 
+.PHONY: examples
+examples: setup ## Make the files of examples/ again, from their seed
+	@$(BIN)/python -m recupera_local.examples
+
 .PHONY: token
 token: setup ## Print a token for the demo agency
 	@$(BIN)/python -m recupera_local.tokens $(ARGS)
