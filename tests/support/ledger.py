@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+
 from recupera.case.v1 import case_facts_pb2
 from servicekit import db, errors, facts, host, telemetry
 
@@ -68,7 +69,7 @@ class LedgerWorker(host.Worker):
                 raise ZeroDivisionError("told to")
             if f"twice:{case}" in knobs:
                 tx.execute(LIMIT, [{"agency": tx.agency, "case_id": case, "number": 1}] * 2)
-            if f"aborted:{case}" in knobs and (self.wiring or {}).setdefault(f"aborted:{case}", 0) < 2:
+            if f"aborted:{case}" in knobs and self.wiring.setdefault(f"aborted:{case}", 0) < 2:
                 self.wiring[f"aborted:{case}"] += 1
                 raise CaseMoved("told to", case=case)
         tx.execute(
@@ -100,7 +101,9 @@ def rows_of(message: case_facts_pb2.CaseFact) -> list[tuple[uuid.UUID, int]]:
     """(case, number) of each row."""
     if message.WhichOneof("fact") == "cases_changed":
         body = message.cases_changed
-        return [(uuid.UUID(bytes=case), number) for case, number in zip(body.case_ids, body.versions, strict=True)]
+        return [
+            (uuid.UUID(bytes=case), number) for case, number in zip(body.case_ids, body.versions, strict=True)
+        ]
     return [(facts.cases(message)[0], message.version)]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+
 from servicekit import db, migrations
 from support import databases, ledger, waiting
 

@@ -1,6 +1,7 @@
 """Tables of the ledger, the small service with which servicekit is tested."""
 
 from alembic import op
+
 from servicekit import migrations
 
 revision = "0001"
