@@ -1,0 +1,165 @@
+"""Boleto: barcode of 44 digits and typeable line (linha digitável) of 47 (standards.md 4.1, 4.2; feature S2-29).
+
+Amounts in centavos of BRL. FEBRABAN's layout; the free field (campo livre) is the bank's own: Itaú wallet 109 here.
+"""
+
+import dataclasses
+import datetime
+import re
+
+from servicekit import errors
+
+FACTOR_BASE = datetime.date(1997, 10, 7)
+WINDOW_BACK = datetime.timedelta(days=3000)
+WINDOW_AHEAD = datetime.timedelta(days=5500)
+MAX_AMOUNT_MINOR = 9_999_999_999
+"""Ten digits of centavos."""
+
+
+class SlipMalformed(errors.ServiceError):
+    """Digits that are no barcode or typeable line: wrong length, character, check digit."""
+
+    status = errors.Status.INVALID_ARGUMENT
+
+
+class SlipOfCollection(errors.ServiceError):
+    """A collection-tax slip (arrecadação: 48 digits, product 8): recognised, not accepted."""
+
+    status = errors.Status.INVALID_ARGUMENT
+
+
+class SlipDateOutOfWindow(errors.ServiceError):
+    """The due-date factor gives no date within the banks' window (3000 days back, 5500 ahead)."""
+
+    status = errors.Status.INVALID_ARGUMENT
+
+
+def mod10(digits: str) -> int:
+    """Check digit modulo 10: weights 2, 1 from the right, digit sum, 10 counts as 0."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        product = int(digit) * (2 - place % 2)
+        total += product - 9 if product > 9 else product
+    return -total % 10
+
+
+def mod11(digits: str) -> int:
+    """Check digit of a barcode: weights 2 to 9 from the right; 0, 10 and 11 become 1."""
+    total = sum(int(digit) * (2 + place % 8) for place, digit in enumerate(reversed(digits)))
+    check = 11 - total % 11
+    return 1 if check in (0, 10, 11) else check
+
+
+def due_factor(date: datetime.date) -> str:
+    """Fator de vencimento, four digits: 2025-02-22 starts again at 1000 (standards.md 4.2)."""
+    days = (date - FACTOR_BASE).days
+    if days < 1000:
+        raise SlipDateOutOfWindow("a slip's due date is 2000-07-03 or later", date=date)
+    return str(days if days <= 9999 else (days - 10_000) % 9000 + 1000)
+
+
+def date_of_factor(factor: str, *, today: datetime.date) -> datetime.date | None:
+    """The due date inside the banks' window around `today`; None for 0000. Raises SlipDateOutOfWindow."""
+    if factor == "0000":
+        return None
+    value = int(factor)
+    earliest, latest = today - WINDOW_BACK, today + WINDOW_AHEAD
+    if value >= 1000:
+        cycle = -(-((earliest - FACTOR_BASE).days - value) // 9000)
+        date = FACTOR_BASE + datetime.timedelta(days=value + 9000 * max(cycle, 0))
+        if earliest <= date <= latest:
+            return date
+    raise SlipDateOutOfWindow(
+        "the due-date factor gives no date in the banks' window", factor=factor, today=today
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Slip:
+    """What a barcode says. `due_date` None: no due date; `amount_minor` 0: open amount."""
+
+    bank: str
+    due_date: datetime.date | None
+    amount_minor: int
+    free_field: str
+
+
+def barcode(slip: Slip) -> str:
+    """The 44 digits of a slip. Raises SlipMalformed, SlipDateOutOfWindow."""
+    if not re.fullmatch(r"[0-9]{3}", slip.bank) or not re.fullmatch(r"[0-9]{25}", slip.free_field):
+        raise SlipMalformed("expected a bank of 3 digits and a free field of 25")
+    if not 0 <= slip.amount_minor <= MAX_AMOUNT_MINOR:
+        raise SlipMalformed("the amount does not fit a slip", maximum_minor=MAX_AMOUNT_MINOR)
+    factor = due_factor(slip.due_date) if slip.due_date is not None else "0000"
+    head, tail = f"{slip.bank}9", f"{factor}{slip.amount_minor:010d}{slip.free_field}"
+    return f"{head}{mod11(head + tail)}{tail}"
+
+
+def typeable_line(code: str) -> str:
+    """The line as printed: `AAAAA.AAAAA BBBBB.BBBBBB CCCCC.CCCCCC D FFFFVVVVVVVVVV`. Raises SlipMalformed."""
+    code = check_barcode(code)
+    first, second, third = code[:4] + code[19:24], code[24:34], code[34:44]
+    first, second, third = (field + str(mod10(field)) for field in (first, second, third))
+    return f"{first[:5]}.{first[5:]} {second[:5]}.{second[5:]} {third[:5]}.{third[5:]} {code[4]} {code[5:19]}"
+
+
+def check_barcode(code: str) -> str:
+    """The 44 digits, once they are right. Raises SlipMalformed, SlipOfCollection."""
+    if re.fullmatch(r"8[0-9]{43}", code):
+        raise SlipOfCollection("a collection-tax slip cannot be used here")
+    if not re.fullmatch(r"[0-9]{44}", code):
+        raise SlipMalformed("expected 44 digits")
+    if code[3] != "9":
+        raise SlipMalformed("expected currency 9 (BRL)")
+    if int(code[4]) != mod11(code[:4] + code[5:]):
+        raise SlipMalformed("the barcode's check digit is wrong")
+    return code
+
+
+def barcode_of_line(line: str) -> str:
+    """The 44 digits behind a typeable line, printed or bare; all four check digits are verified.
+
+    Raises SlipMalformed, SlipOfCollection.
+    """
+    digits = re.sub(r"[ .\-]", "", line)
+    if re.fullmatch(r"8[0-9]{47}", digits):
+        raise SlipOfCollection("a collection-tax slip cannot be used here")
+    if not re.fullmatch(r"[0-9]{47}", digits):
+        raise SlipMalformed("expected 47 digits")
+    first, second, third = digits[:10], digits[10:21], digits[21:32]
+    for number, field in enumerate((first, second, third), 1):
+        if int(field[-1]) != mod10(field[:-1]):
+            raise SlipMalformed(f"the check digit of field {number} is wrong")
+    return check_barcode(first[:4] + digits[32:] + first[4:9] + second[:-1] + third[:-1])
+
+
+def decode(code: str, *, today: datetime.date) -> Slip:
+    """What a barcode says, seen from `today`. Raises SlipMalformed, SlipOfCollection, SlipDateOutOfWindow."""
+    code = check_barcode(code)
+    return Slip(
+        bank=code[:3],
+        due_date=date_of_factor(code[5:9], today=today),
+        amount_minor=int(code[9:19]),
+        free_field=code[19:],
+    )
+
+
+ITAU = "341"
+ITAU_WALLET = "109"
+ITAU_MAX_NUMBER = 99_999_999
+
+
+def itau_free_field(*, number: int, branch: str, account: str, wallet: str = ITAU_WALLET) -> str:
+    """Itaú's free field: wallet 3, our number 8, its check digit, branch 4, account 5, its check digit, 000.
+
+    `number` is the nosso número; both check digits are modulo 10. Raises SlipMalformed.
+    """
+    if not 0 < number <= ITAU_MAX_NUMBER:
+        raise SlipMalformed("our number has 8 digits", maximum=ITAU_MAX_NUMBER)
+    for value, length in ((wallet, 3), (branch, 4), (account, 5)):
+        if not re.fullmatch(rf"[0-9]{{{length}}}", value):
+            raise SlipMalformed("expected a wallet of 3 digits, a branch of 4, an account of 5")
+    ours = f"{number:08d}"
+    check_number = mod10(branch + account + wallet + ours)
+    check_account = mod10(branch + account)
+    return f"{wallet}{ours}{check_number}{branch}{account}{check_account}000"

@@ -1,0 +1,13 @@
+"""All SQL of the agreement service, a module for each part. The agency is the first argument after the transaction."""
+
+from agreement_service.store import tables
+from agreement_service.store.tables import METADATA as METADATA
+from servicekit import db
+
+_READY = tables.sql("SELECT 1 FROM case_accounts LIMIT 1")
+
+
+def ready(engine: db.Engine) -> bool:
+    """Whether the database answers and is migrated. Raises what the database raises."""
+    db.read(engine, agency=None, statement=_READY)
+    return True

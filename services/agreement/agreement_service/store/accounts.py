@@ -1,0 +1,340 @@
+"""Accounts: locked, loaded and written back, many at a time, one statement a table."""
+
+import dataclasses
+import datetime
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from agreement_service.domain import accounts
+from agreement_service.store import tables
+from servicekit import db
+
+ANCHORS = "case_accounts"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CaseAccount:
+    """One row of case_accounts with its creditor's own reference."""
+
+    case_id: uuid.UUID
+    creditor_id: uuid.UUID
+    creditor_reference: str
+    debtor_id: uuid.UUID
+    contract_reference: str
+    currency: str
+    partition: int
+    agreement_id: uuid.UUID | None
+    epoch: int
+
+
+_CASES = tables.sql(
+    """
+    SELECT case_accounts.case_id, case_accounts.creditor_id, creditors.creditor_reference, case_accounts.debtor_id,
+        case_accounts.contract_reference, case_accounts.currency, case_accounts.partition,
+        case_accounts.agreement_id, case_accounts.epoch
+    FROM case_accounts JOIN creditors
+        ON creditors.agency = case_accounts.agency AND creditors.creditor_id = case_accounts.creditor_id
+    WHERE case_accounts.agency = :agency AND case_accounts.case_id = ANY(CAST(:ids AS uuid[]))
+        AND (CAST(:creditor AS uuid) IS NULL OR case_accounts.creditor_id = :creditor)
+    ORDER BY case_accounts.case_id
+    """
+)
+_BOUND_WITH = tables.sql(
+    """
+    SELECT DISTINCT other.case_id
+    FROM case_accounts AS one JOIN case_accounts AS other
+        ON other.agency = one.agency AND other.agreement_id = one.agreement_id
+    WHERE one.agency = :agency AND one.case_id = ANY(CAST(:ids AS uuid[]))
+    """
+)
+_TITLE_COLUMNS = """
+    id AS title_id, case_id, reference, due_date, payable_until, principal_minor, penalty_rate_e4, monthly_rate_e4,
+    accrued_through, open_principal_minor, open_penalty_minor, open_interest_minor, charged_penalty_minor,
+    charged_interest_minor, received_minor, waived_minor, withdrawn_minor, written_off_minor, agreement_id, state,
+    version
+"""
+_TITLES = tables.sql(
+    f"""
+    SELECT {_TITLE_COLUMNS} FROM titles
+    WHERE agency = :agency AND case_id = ANY(CAST(:case_ids AS uuid[])) AND (
+        open_principal_minor > 0 OR open_penalty_minor > 0 OR open_interest_minor > 0 OR agreement_id IS NOT NULL
+        OR id = ANY(CAST(:also AS uuid[])))
+    """  # noqa: S608 -- column names of this module
+)
+_AGREEMENTS = tables.sql(
+    """
+    SELECT id AS agreement_id, case_id, state, currency, expire_date, notice_days, missed_days, broken_days, end_date,
+        version,
+        ARRAY(SELECT agreement_cases.case_id FROM agreement_cases WHERE agreement_cases.agency = agreements.agency
+            AND agreement_cases.agreement_id = agreements.id ORDER BY agreement_cases.case_id) AS case_ids
+    FROM agreements WHERE agency = :agency AND id = ANY(CAST(:ids AS uuid[]))
+    """
+)
+_INSTALMENTS = tables.sql(
+    """
+    SELECT id AS instalment_id, agreement_id, number, due_date, payable_until, capital_minor, interest_minor,
+        charged_interest_minor, paid_interest_minor, paid_capital_minor, paid_date, state, version
+    FROM instalments WHERE agency = :agency AND agreement_id = ANY(CAST(:ids AS uuid[]))
+    """
+)
+_AGREED = tables.sql(
+    """
+    SELECT agreement_id, title_id, case_id, title_version, principal_minor, penalty_minor, interest_minor,
+        waived_penalty_minor, waived_interest_minor
+    FROM agreement_titles WHERE agency = :agency AND agreement_id = ANY(CAST(:ids AS uuid[]))
+    """
+)
+_AGREEMENTS_OF_INSTALMENTS = tables.sql(
+    "SELECT DISTINCT agreement_id FROM instalments WHERE agency = :agency AND id = ANY(CAST(:ids AS uuid[]))"
+)
+_WRITE_TITLES = tables.sql(
+    """
+    UPDATE titles SET accrued_through = new.accrued_through, open_principal_minor = new.open_principal,
+        open_penalty_minor = new.open_penalty, open_interest_minor = new.open_interest,
+        charged_penalty_minor = new.charged_penalty, charged_interest_minor = new.charged_interest,
+        received_minor = new.received, waived_minor = new.waived, withdrawn_minor = new.withdrawn,
+        written_off_minor = new.written_off, agreement_id = new.agreement_id, state = new.state, version = new.version
+    FROM unnest(CAST(:case_ids AS uuid[]), CAST(:ids AS uuid[]), CAST(:accrued_through AS date[]),
+        CAST(:open_principal AS bigint[]), CAST(:open_penalty AS bigint[]), CAST(:open_interest AS bigint[]),
+        CAST(:charged_penalty AS bigint[]), CAST(:charged_interest AS bigint[]), CAST(:received AS bigint[]),
+        CAST(:waived AS bigint[]), CAST(:withdrawn AS bigint[]), CAST(:written_off AS bigint[]),
+        CAST(:agreement_ids AS uuid[]), CAST(:states AS text[]), CAST(:versions AS bigint[]))
+        AS new (case_id, id, accrued_through, open_principal, open_penalty, open_interest, charged_penalty,
+            charged_interest, received, waived, withdrawn, written_off, agreement_id, state, version)
+    WHERE titles.agency = :agency AND titles.case_id = new.case_id AND titles.id = new.id
+        AND titles.version = new.version - 1
+    """
+)
+_WRITE_INSTALMENTS = tables.sql(
+    """
+    UPDATE instalments SET charged_interest_minor = new.charged_interest, paid_interest_minor = new.paid_interest,
+        paid_capital_minor = new.paid_capital, paid_date = new.paid_date, state = new.state, version = new.version
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:charged_interest AS bigint[]), CAST(:paid_interest AS bigint[]),
+        CAST(:paid_capital AS bigint[]), CAST(:paid_dates AS date[]), CAST(:states AS text[]),
+        CAST(:versions AS bigint[]))
+        AS new (id, charged_interest, paid_interest, paid_capital, paid_date, state, version)
+    WHERE instalments.agency = :agency AND instalments.id = new.id AND instalments.version = new.version - 1
+    """
+)
+_WRITE_AGREEMENTS = tables.sql(
+    """
+    UPDATE agreements SET state = new.state, end_date = new.end_date, version = new.version
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:end_dates AS date[]), CAST(:versions AS bigint[]))
+        AS new (id, state, end_date, version)
+    WHERE agreements.agency = :agency AND agreements.id = new.id AND agreements.version = new.version - 1
+    """
+)
+_POST = tables.sql(
+    """
+    INSERT INTO postings (agency, case_id, title_id, instalment_id, component, kind, amount_minor, currency,
+        business_date, value_date, from_date, through_date, payment_id, agreement_id)
+    SELECT CAST(:agency AS uuid), new.case_id, new.title_id, new.instalment_id, new.component, new.kind, new.amount,
+        case_accounts.currency, CAST(:business_date AS date), new.value_date, new.from_date, new.through_date,
+        new.payment_id, new.agreement_id
+    FROM unnest(CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[]), CAST(:instalment_ids AS uuid[]),
+        CAST(:components AS text[]), CAST(:kinds AS text[]), CAST(:amounts AS bigint[]), CAST(:value_dates AS date[]),
+        CAST(:from_dates AS date[]), CAST(:through_dates AS date[]), CAST(:payment_ids AS uuid[]),
+        CAST(:agreement_ids AS uuid[])) WITH ORDINALITY
+        AS new (case_id, title_id, instalment_id, component, kind, amount, value_date, from_date, through_date,
+            payment_id, agreement_id, place)
+        JOIN case_accounts ON case_accounts.agency = :agency AND case_accounts.case_id = new.case_id
+    ORDER BY new.place
+    """
+)
+_BIND = tables.sql(
+    """
+    UPDATE case_accounts SET agreement_id = CAST(:agreement_id AS uuid), epoch = epoch + 1
+    WHERE agency = :agency AND case_id = ANY(CAST(:ids AS uuid[]))
+    """
+)
+_NEW_EPOCH = tables.sql(
+    "UPDATE case_accounts SET epoch = epoch + 1 WHERE agency = :agency AND case_id = ANY(CAST(:ids AS uuid[]))"
+)
+
+
+def cases(
+    tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID], *, creditor: uuid.UUID | None = None
+) -> dict[uuid.UUID, CaseAccount]:
+    """The accounts of these cases that exist (and are the creditor's, where one is given)."""
+    found = tx.execute(_CASES, {"agency": agency, "ids": sorted(set(ids)), "creditor": creditor}).mappings()
+    return {row["case_id"]: CaseAccount(**row) for row in found}
+
+
+def lock(tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, CaseAccount]:
+    """Lock these cases and all that are bound with them in an agreement, in id order; their accounts.
+
+    Which cases are bound together may change before the locks are held: then they are given back and taken anew.
+    """
+    wanted = set(ids)
+    while True:
+        wanted |= _bound_with(tx, agency, wanted)
+        mark = tx.connection.begin_nested()
+        db.lock_anchors(tx, ANCHORS, agency, wanted)
+        if not _bound_with(tx, agency, wanted) - wanted:
+            mark.commit()
+            return cases(tx, agency, wanted)
+        mark.rollback()
+
+
+def _bound_with(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID]) -> set[uuid.UUID]:
+    if not ids:
+        return set()
+    return set(tx.execute(_BOUND_WITH, {"agency": agency, "ids": sorted(ids)}).scalars())
+
+
+def titles(
+    tx: db.Transaction, agency: uuid.UUID, case_ids: Iterable[uuid.UUID], *, also: Iterable[uuid.UUID] = ()
+) -> list[accounts.Title]:
+    """Titles of these cases that are open or in an agreement, and `also` these."""
+    params = {"agency": agency, "case_ids": sorted(set(case_ids)), "also": sorted(set(also))}
+    return [
+        accounts.Title(**{**row, "state": accounts.TitleState(row["state"])})
+        for row in tx.execute(_TITLES, params).mappings()
+    ]
+
+
+def agreements(
+    tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, accounts.Agreement]:
+    """Agreements by id."""
+    found = tx.execute(_AGREEMENTS, {"agency": agency, "ids": sorted(set(ids))}).mappings()
+    return {
+        row["agreement_id"]: accounts.Agreement(
+            **{**row, "state": accounts.AgreementState(row["state"]), "case_ids": tuple(row["case_ids"])}
+        )
+        for row in found
+    }
+
+
+def instalments(
+    tx: db.Transaction, agency: uuid.UUID, agreement_ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, list[accounts.Instalment]]:
+    """Instalments by agreement."""
+    grouped: dict[uuid.UUID, list[accounts.Instalment]] = {}
+    for row in tx.execute(_INSTALMENTS, {"agency": agency, "ids": sorted(set(agreement_ids))}).mappings():
+        instalment = accounts.Instalment(**{**row, "state": accounts.InstalmentState(row["state"])})
+        grouped.setdefault(instalment.agreement_id, []).append(instalment)
+    return grouped
+
+
+def agreed(
+    tx: db.Transaction, agency: uuid.UUID, agreement_ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, list[accounts.AgreedTitle]]:
+    """Agreed titles by agreement."""
+    grouped: dict[uuid.UUID, list[accounts.AgreedTitle]] = {}
+    for row in tx.execute(_AGREED, {"agency": agency, "ids": sorted(set(agreement_ids))}).mappings():
+        fields = dict(row)
+        grouped.setdefault(fields.pop("agreement_id"), []).append(accounts.AgreedTitle(**fields))
+    return grouped
+
+
+def agreements_of_instalments(
+    tx: db.Transaction, agency: uuid.UUID, instalment_ids: Iterable[uuid.UUID]
+) -> set[uuid.UUID]:
+    """The agreements that these instalments are rows of."""
+    params = {"agency": agency, "ids": sorted(set(instalment_ids))}
+    return set(tx.execute(_AGREEMENTS_OF_INSTALMENTS, params).scalars())
+
+
+def write_titles(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[accounts.Title]) -> None:
+    """Write titles whose version was counted up by one since they were loaded."""
+    if not changed:
+        return
+    ordered = sorted(changed, key=lambda title: (title.case_id, title.title_id))
+    columns: dict[str, list[Any]] = {
+        "case_ids": [title.case_id for title in ordered],
+        "ids": [title.title_id for title in ordered],
+        "accrued_through": [title.accrued_through for title in ordered],
+        "open_principal": [title.open_principal_minor for title in ordered],
+        "open_penalty": [title.open_penalty_minor for title in ordered],
+        "open_interest": [title.open_interest_minor for title in ordered],
+        "charged_penalty": [title.charged_penalty_minor for title in ordered],
+        "charged_interest": [title.charged_interest_minor for title in ordered],
+        "received": [title.received_minor for title in ordered],
+        "waived": [title.waived_minor for title in ordered],
+        "withdrawn": [title.withdrawn_minor for title in ordered],
+        "written_off": [title.written_off_minor for title in ordered],
+        "agreement_ids": [title.agreement_id for title in ordered],
+        "states": [title.state.value for title in ordered],
+        "versions": [title.version for title in ordered],
+    }
+    _all_written(tx.execute(_WRITE_TITLES, {"agency": agency, **columns}).rowcount, len(ordered))
+
+
+def write_instalments(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[accounts.Instalment]) -> None:
+    """Write instalments whose version was counted up by one since they were loaded."""
+    if not changed:
+        return
+    ordered = sorted(changed, key=lambda instalment: instalment.instalment_id)
+    columns: dict[str, list[Any]] = {
+        "ids": [one.instalment_id for one in ordered],
+        "charged_interest": [one.charged_interest_minor for one in ordered],
+        "paid_interest": [one.paid_interest_minor for one in ordered],
+        "paid_capital": [one.paid_capital_minor for one in ordered],
+        "paid_dates": [one.paid_date for one in ordered],
+        "states": [one.state.value for one in ordered],
+        "versions": [one.version for one in ordered],
+    }
+    _all_written(tx.execute(_WRITE_INSTALMENTS, {"agency": agency, **columns}).rowcount, len(ordered))
+
+
+def write_agreements(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[accounts.Agreement]) -> None:
+    """Write agreements whose version was counted up by one since they were loaded."""
+    if not changed:
+        return
+    ordered = sorted(changed, key=lambda agreement: agreement.agreement_id)
+    columns: dict[str, list[Any]] = {
+        "ids": [one.agreement_id for one in ordered],
+        "states": [one.state.value for one in ordered],
+        "end_dates": [one.end_date for one in ordered],
+        "versions": [one.version for one in ordered],
+    }
+    _all_written(tx.execute(_WRITE_AGREEMENTS, {"agency": agency, **columns}).rowcount, len(ordered))
+
+
+def post(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    postings: Sequence[accounts.Posting],
+    *,
+    business_date: datetime.date,
+) -> None:
+    """Add entries to the ledger, in order."""
+    if not postings:
+        return
+    columns: dict[str, list[Any]] = {
+        "case_ids": [one.entry.case_id for one in postings],
+        "title_ids": [one.entry.title_id for one in postings],
+        "instalment_ids": [one.entry.instalment_id for one in postings],
+        "components": [one.entry.component.value for one in postings],
+        "kinds": [one.entry.kind.value for one in postings],
+        "amounts": [one.entry.amount_minor for one in postings],
+        "value_dates": [one.value_date for one in postings],
+        "from_dates": [one.entry.from_date for one in postings],
+        "through_dates": [one.entry.through_date for one in postings],
+        "payment_ids": [one.payment_id for one in postings],
+        "agreement_ids": [one.agreement_id for one in postings],
+    }
+    tx.execute(_POST, {"agency": agency, "business_date": business_date, **columns})
+
+
+def bind(
+    tx: db.Transaction, agency: uuid.UUID, case_ids: Iterable[uuid.UUID], agreement_id: uuid.UUID | None
+) -> None:
+    """Give cases an agreement, or take it away: a new epoch of their payments begins."""
+    tx.execute(_BIND, {"agency": agency, "ids": sorted(set(case_ids)), "agreement_id": agreement_id})
+
+
+def new_epoch(tx: db.Transaction, agency: uuid.UUID, case_ids: Iterable[uuid.UUID]) -> None:
+    """From now on earlier payments of these cases are not counted again."""
+    tx.execute(_NEW_EPOCH, {"agency": agency, "ids": sorted(set(case_ids))})
+
+
+class LostUpdate(RuntimeError):
+    """A row changed although its case was locked: a mistake in the program."""
+
+
+def _all_written(written: int, wanted: int) -> None:
+    if written != wanted:
+        raise LostUpdate(f"{written} of {wanted} rows written")

@@ -1,0 +1,119 @@
+"""The daily run of one partition: what time alone changes, set-based."""
+
+import datetime
+import uuid
+
+import sqlalchemy as sa
+
+from agreement_service.store import tables
+from servicekit import db
+
+_CANDIDATES = """
+    FROM agreement_cases JOIN agreements
+        ON agreements.agency = agreement_cases.agency AND agreements.id = agreement_cases.agreement_id
+    WHERE agreement_cases.agency = :agency AND agreement_cases.partition = :partition
+"""
+_EXPIRED = tables.sql(
+    f"""
+    SELECT DISTINCT agreements.id {_CANDIDATES}
+        AND agreements.state = 'PROPOSED' AND agreements.expire_date < :date
+    """
+)
+_MOVING = tables.sql(
+    f"""
+    SELECT DISTINCT agreements.id {_CANDIDATES} AND agreements.state IN ('AWAITING_DOWN_PAYMENT', 'ACTIVE')
+        AND EXISTS (SELECT 1 FROM instalments
+            WHERE instalments.agency = agreements.agency AND instalments.agreement_id = agreements.id
+                AND instalments.state NOT IN ('PAID', 'PAID_LATE')
+                AND instalments.due_date - agreements.notice_days <= :date)
+    """  # noqa: S608 -- text of this module
+)
+_EXPIRE = tables.sql(
+    """
+    UPDATE agreements SET state = 'EXPIRED', end_date = :date, version = version + 1
+    WHERE agency = :agency AND id = ANY(CAST(:ids AS uuid[])) AND state = 'PROPOSED' AND expire_date < :date
+    RETURNING id
+    """
+)
+_EARN = tables.sql(
+    """
+    WITH earned AS (
+        SELECT instalments.id, instalments.agreement_id, agreements.case_id, agreements.currency,
+            instalments.interest_minor - instalments.charged_interest_minor AS amount
+        FROM instalments JOIN agreements
+            ON agreements.agency = instalments.agency AND agreements.id = instalments.agreement_id
+        WHERE instalments.agency = :agency AND instalments.agreement_id = ANY(CAST(:ids AS uuid[]))
+            AND instalments.due_date <= :date AND instalments.charged_interest_minor < instalments.interest_minor
+    ), posted AS (
+        INSERT INTO postings (agency, case_id, instalment_id, component, kind, amount_minor, currency, business_date,
+            value_date, agreement_id)
+        SELECT CAST(:agency AS uuid), case_id, id, 'PLAN_INTEREST', 'CHARGED', amount, currency,
+            CAST(:date AS date), CAST(:date AS date), agreement_id
+        FROM earned ORDER BY id
+    )
+    UPDATE instalments SET charged_interest_minor = interest_minor, version = version + 1
+    FROM earned WHERE instalments.agency = :agency AND instalments.id = earned.id
+    """
+)
+_STATES = tables.sql(
+    """
+    WITH moved AS (
+        SELECT instalments.id, CASE
+            WHEN :date > payable_until AND :date - due_date >= broken_days THEN 'DEFAULTED'
+            WHEN :date > payable_until AND :date - due_date >= missed_days THEN 'MISSED'
+            WHEN paid_capital_minor + paid_interest_minor > 0 THEN 'PARTIAL'
+            WHEN :date >= due_date THEN 'DUE'
+            WHEN :date >= due_date - notice_days THEN 'NOTIFIED'
+            ELSE 'SCHEDULED' END AS state
+        FROM instalments JOIN agreements
+            ON agreements.agency = instalments.agency AND agreements.id = instalments.agreement_id
+        WHERE instalments.agency = :agency AND instalments.agreement_id = ANY(CAST(:ids AS uuid[]))
+            AND instalments.state NOT IN ('PAID', 'PAID_LATE')
+    )
+    UPDATE instalments SET state = moved.state, version = version + 1
+    FROM moved WHERE instalments.agency = :agency AND instalments.id = moved.id AND instalments.state <> moved.state
+    RETURNING instalments.id, instalments.agreement_id
+    """
+).bindparams(sa.bindparam("date", type_=sa.Date()))
+_DEFAULTED = tables.sql(
+    """
+    SELECT DISTINCT agreement_id FROM instalments
+    WHERE agency = :agency AND agreement_id = ANY(CAST(:ids AS uuid[])) AND state = 'DEFAULTED'
+    """
+)
+
+
+def expired(tx: db.Transaction, agency: uuid.UUID, *, partition: int, date: datetime.date) -> set[uuid.UUID]:
+    """Proposals of the partition whose last day is over."""
+    params = {"agency": agency, "partition": partition, "date": date}
+    return set(tx.execute(_EXPIRED, params).scalars())
+
+
+def expire(
+    tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, date: datetime.date
+) -> set[uuid.UUID]:
+    """Expire these proposals, where they still are proposals."""
+    return set(tx.execute(_EXPIRE, {"agency": agency, "ids": sorted(ids), "date": date}).scalars())
+
+
+def moving(tx: db.Transaction, agency: uuid.UUID, *, partition: int, date: datetime.date) -> set[uuid.UUID]:
+    """Agreements in force of the partition with an unpaid instalment whose notice is due, or that is."""
+    params = {"agency": agency, "partition": partition, "date": date}
+    return set(tx.execute(_MOVING, params).scalars())
+
+
+def earn(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, date: datetime.date) -> None:
+    """Charge the plan interest of instalments whose due date is reached."""
+    tx.execute(_EARN, {"agency": agency, "ids": sorted(ids), "date": date})
+
+
+def move(
+    tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, date: datetime.date
+) -> set[uuid.UUID]:
+    """Bring the instalments of these agreements to their state on a date; which changed."""
+    return {row.id for row in tx.execute(_STATES, {"agency": agency, "ids": sorted(ids), "date": date})}
+
+
+def defaulted(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of these agreements with an instalment that is late enough to break them."""
+    return set(tx.execute(_DEFAULTED, {"agency": agency, "ids": sorted(ids)}).scalars())

@@ -1,0 +1,491 @@
+"""Payments: entered once, matched, loaded with what they did, written back; set-based."""
+
+import dataclasses
+import datetime
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from agreement_service.domain import accounts
+from agreement_service.domain import payments as rules
+from agreement_service.store import tables
+from servicekit import db
+
+_COLUMNS = """
+    payments.id, payments.creditor_reference, payments.account, payments.means, payments.bank_reference,
+    payments.value_date, payments.amount_minor, payments.currency, payments.txid, payments.our_number,
+    payments.title_reference, payments.contract_reference, payments.state, payments.allocated_minor,
+    payments.overpaid_minor, payments.case_id, payments.title_id, payments.instrument_id, payments.epoch,
+    payments.reverse_date, payments.reverse_reason, payments.created_at, payments.version
+"""
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Payment:
+    """One row of payments."""
+
+    id: uuid.UUID
+    creditor_reference: str
+    account: str
+    means: str
+    bank_reference: str
+    value_date: datetime.date
+    amount_minor: int
+    currency: str
+    txid: str
+    our_number: str
+    title_reference: str
+    contract_reference: str
+    state: accounts.PaymentState
+    allocated_minor: int = 0
+    overpaid_minor: int = 0
+    case_id: uuid.UUID | None = None
+    title_id: uuid.UUID | None = None
+    instrument_id: uuid.UUID | None = None
+    epoch: int = 0
+    reverse_date: datetime.date | None = None
+    reverse_reason: str = ""
+    created_at: datetime.datetime
+    version: int = 1
+
+    @property
+    def identity(self) -> rules.Identity:
+        """What identifies the credit."""
+        return self.creditor_reference, self.account, self.means, self.bank_reference
+
+    @property
+    def key(self) -> accounts.PaymentKey:
+        """Its place in the order of payments."""
+        return accounts.PaymentKey(self.value_date, self.identity)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Match:
+    """What a payment pays."""
+
+    case_id: uuid.UUID
+    title_id: uuid.UUID | None
+    instrument_id: uuid.UUID | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """Where a payment was reported: a row of a batch, or a caller."""
+
+    payment_id: uuid.UUID
+    batch_id: uuid.UUID | None = None
+    row: int | None = None
+    caller: str = ""
+
+
+_GUARD = tables.sql(
+    "SELECT pg_advisory_xact_lock(hashtextextended('unidentified payments ' || CAST(:agency AS text), 0))"
+)
+_GUARD_SHARED = tables.sql(
+    "SELECT pg_advisory_xact_lock_shared(hashtextextended('unidentified payments ' || CAST(:agency AS text), 0))"
+)
+_INSERT = tables.sql(
+    """
+    INSERT INTO payments (agency, id, creditor_reference, account, means, bank_reference, value_date, amount_minor,
+        currency, txid, our_number, title_reference, contract_reference, state, created_at)
+    SELECT CAST(:agency AS uuid), new.*, 'UNIDENTIFIED', CAST(:now AS timestamptz)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:creditor_references AS text[]), CAST(:accounts AS text[]),
+        CAST(:means AS text[]), CAST(:bank_references AS text[]), CAST(:value_dates AS date[]),
+        CAST(:amounts AS bigint[]), CAST(:currencies AS text[]), CAST(:txids AS text[]), CAST(:our_numbers AS text[]),
+        CAST(:title_references AS text[]), CAST(:contract_references AS text[])) AS new (id, creditor_reference,
+            account, means, bank_reference, value_date, amount, currency, txid, our_number, title_reference,
+            contract_reference)
+    ORDER BY new.creditor_reference, new.account, new.means, new.bank_reference
+    ON CONFLICT DO NOTHING RETURNING id
+    """
+)
+_BY_IDENTITY = tables.sql(
+    f"""
+    SELECT {_COLUMNS} FROM payments JOIN unnest(CAST(:creditor_references AS text[]), CAST(:accounts AS text[]),
+        CAST(:means AS text[]), CAST(:bank_references AS text[]))
+        AS wanted (creditor_reference, account, means, bank_reference)
+        USING (creditor_reference, account, means, bank_reference)
+    WHERE payments.agency = :agency
+    """  # noqa: S608 -- column names of this module
+)
+_SOURCES = tables.sql(
+    """
+    INSERT INTO payment_sources (agency, payment_id, kind, batch_id, row, caller)
+    SELECT CAST(:agency AS uuid), new.payment_id, CASE WHEN new.batch_id IS NULL THEN 'RPC' ELSE 'FILE' END,
+        new.batch_id, new.row, new.caller
+    FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:batch_ids AS uuid[]), CAST(:rows AS bigint[]),
+        CAST(:callers AS text[])) AS new (payment_id, batch_id, row, caller)
+    ORDER BY 2, 4, 5, 6
+    ON CONFLICT DO NOTHING
+    """
+)
+_MATCH = tables.sql(
+    """
+    WITH wanted AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:creditor_references AS text[]), CAST(:currencies AS text[]),
+            CAST(:txids AS text[]), CAST(:our_numbers AS text[]), CAST(:title_references AS text[]),
+            CAST(:contract_references AS text[])) WITH ORDINALITY
+            AS row (creditor_reference, currency, txid, our_number, title_reference, contract_reference, place)
+    ), instrument AS (
+        SELECT wanted.place, 1 AS rank, instruments.id, instruments.instalment_id
+        FROM wanted JOIN instruments ON instruments.agency = :agency AND instruments.txid = wanted.txid
+        WHERE wanted.txid <> ''
+        UNION ALL
+        SELECT wanted.place, 2, instruments.id, instruments.instalment_id
+        FROM wanted JOIN instruments ON instruments.agency = :agency AND instruments.our_number = wanted.our_number
+        WHERE wanted.our_number <> ''
+    ), found AS (
+        SELECT wanted.place, instrument.rank, agreements.case_id, CAST(NULL AS uuid) AS title_id,
+            instrument.id AS instrument_id
+        FROM instrument JOIN wanted USING (place)
+            JOIN instalments ON instalments.agency = :agency AND instalments.id = instrument.instalment_id
+            JOIN agreements ON agreements.agency = :agency AND agreements.id = instalments.agreement_id
+            JOIN case_accounts ON case_accounts.agency = :agency AND case_accounts.case_id = agreements.case_id
+            JOIN creditors ON creditors.agency = :agency AND creditors.creditor_id = case_accounts.creditor_id
+        WHERE agreements.currency = wanted.currency AND creditors.creditor_reference = wanted.creditor_reference
+        UNION ALL
+        SELECT wanted.place, 3, titles.case_id, titles.id, NULL
+        FROM wanted JOIN titles ON titles.agency = :agency AND titles.reference = wanted.title_reference
+            JOIN case_accounts ON case_accounts.agency = :agency AND case_accounts.case_id = titles.case_id
+            JOIN creditors ON creditors.agency = :agency AND creditors.creditor_id = case_accounts.creditor_id
+        WHERE wanted.title_reference <> '' AND titles.state <> 'WITHDRAWN'
+            AND case_accounts.currency = wanted.currency
+            AND creditors.creditor_reference = wanted.creditor_reference
+            AND (wanted.contract_reference = '' OR case_accounts.contract_reference = wanted.contract_reference)
+        UNION ALL
+        SELECT wanted.place, 4, case_accounts.case_id, NULL, NULL
+        FROM wanted JOIN case_accounts ON case_accounts.agency = :agency
+                AND case_accounts.contract_reference = wanted.contract_reference
+            JOIN creditors ON creditors.agency = :agency AND creditors.creditor_id = case_accounts.creditor_id
+        WHERE wanted.contract_reference <> '' AND wanted.title_reference = ''
+            AND case_accounts.currency = wanted.currency
+            AND creditors.creditor_reference = wanted.creditor_reference
+    ), best AS (
+        SELECT found.*, min(rank) OVER (PARTITION BY place) AS least FROM found
+    )
+    SELECT place, (array_agg(case_id))[1] AS case_id, (array_agg(title_id))[1] AS title_id,
+        (array_agg(instrument_id))[1] AS instrument_id
+    FROM best WHERE rank = least GROUP BY place HAVING count(*) = 1 ORDER BY place
+    """
+)
+_LOCK_UNIDENTIFIED = tables.sql(
+    f"""
+    SELECT {_COLUMNS} FROM payments
+    WHERE agency = :agency AND state = 'UNIDENTIFIED' AND creditor_reference = ANY(CAST(:creditors AS text[]))
+        AND (title_reference = ANY(CAST(:titles AS text[]))
+            OR (title_reference = '' AND contract_reference = ANY(CAST(:contracts AS text[]))))
+    ORDER BY id FOR UPDATE
+    """  # noqa: S608 -- column names of this module
+)
+_HAS_UNIDENTIFIED = tables.sql(
+    "SELECT EXISTS (SELECT 1 FROM payments WHERE agency = :agency AND state = 'UNIDENTIFIED'"
+    " AND creditor_reference = ANY(CAST(:creditors AS text[])))"
+)
+_BY_ID = f"SELECT {_COLUMNS} FROM payments WHERE agency = :agency AND id = ANY(CAST(:ids AS uuid[]))"  # noqa: S608
+_GET = tables.sql(_BY_ID)
+_LOCK = tables.sql(_BY_ID + " ORDER BY id FOR UPDATE")
+_LATER = tables.sql(
+    f"""
+    SELECT {_COLUMNS} FROM payments JOIN case_accounts
+        ON case_accounts.agency = payments.agency AND case_accounts.case_id = payments.case_id
+            AND case_accounts.epoch = payments.epoch
+    WHERE payments.agency = :agency AND payments.case_id = ANY(CAST(:case_ids AS uuid[]))
+        AND payments.value_date >= :since AND payments.state IN ('ALLOCATED', 'OVERPAID')
+    """  # noqa: S608 -- column names of this module
+)
+_ENTRIES = tables.sql(
+    """
+    SELECT payment_id, case_id, title_id, instalment_id, component, kind, from_date, through_date,
+        CAST(sum(amount_minor) AS bigint) AS amount_minor
+    FROM postings WHERE agency = :agency AND payment_id = ANY(CAST(:ids AS uuid[]))
+    GROUP BY payment_id, case_id, title_id, instalment_id, component, kind, from_date, through_date
+    HAVING sum(amount_minor) <> 0 ORDER BY max(id)
+    """
+)
+_WRITE = tables.sql(
+    """
+    UPDATE payments SET state = new.state, allocated_minor = new.allocated, overpaid_minor = new.overpaid,
+        case_id = new.case_id, title_id = new.title_id, instrument_id = new.instrument_id, epoch = new.epoch,
+        reverse_date = new.reverse_date, reverse_reason = new.reverse_reason, version = new.version
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:allocated AS bigint[]),
+        CAST(:overpaid AS bigint[]), CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[]),
+        CAST(:instrument_ids AS uuid[]), CAST(:epochs AS int[]), CAST(:reverse_dates AS date[]),
+        CAST(:reverse_reasons AS text[]), CAST(:versions AS bigint[]))
+        AS new (id, state, allocated, overpaid, case_id, title_id, instrument_id, epoch, reverse_date, reverse_reason,
+            version)
+    WHERE payments.agency = :agency AND payments.id = new.id
+    """
+)
+_CLEAR = tables.sql(
+    "DELETE FROM allocations WHERE agency = :agency AND payment_id = ANY(CAST(:ids AS uuid[]))"
+)
+_ALLOCATE = tables.sql(
+    """
+    INSERT INTO allocations (agency, payment_id, case_id, title_id, instalment_id, component, amount_minor)
+    SELECT CAST(:agency AS uuid), new.* FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:case_ids AS uuid[]),
+        CAST(:title_ids AS uuid[]), CAST(:instalment_ids AS uuid[]), CAST(:components AS text[]),
+        CAST(:amounts AS bigint[]))
+        AS new (payment_id, case_id, title_id, instalment_id, component, amount)
+    ORDER BY new.payment_id, new.title_id, new.instalment_id, new.component
+    """
+)
+_CREDITOR = """(CAST(:creditor AS uuid) IS NULL OR payments.creditor_reference = (SELECT creditors.creditor_reference
+    FROM creditors WHERE creditors.agency = payments.agency AND creditors.creditor_id = :creditor))"""
+_PAGE = tables.sql(
+    f"""
+    SELECT {_COLUMNS} FROM payments
+    WHERE agency = :agency AND {_CREDITOR} AND (CAST(:state AS text) IS NULL OR state = :state)
+        AND (CAST(:after AS uuid) IS NULL OR id > :after)
+    ORDER BY id LIMIT :limit
+    """  # noqa: S608 -- column names of this module
+)
+_GET_ONE = tables.sql(
+    f"SELECT {_COLUMNS} FROM payments WHERE agency = :agency AND id = :id AND {_CREDITOR}"  # noqa: S608
+)
+_ALLOCATIONS = tables.sql(
+    """
+    SELECT payment_id, case_id, title_id, instalment_id, component, amount_minor FROM allocations
+    WHERE agency = :agency AND payment_id = ANY(CAST(:ids AS uuid[]))
+    ORDER BY payment_id, instalment_id, title_id, component
+    """
+)
+_GET_SOURCES = tables.sql(
+    """
+    SELECT payment_id, kind, batch_id, row, caller FROM payment_sources
+    WHERE agency = :agency AND payment_id = ANY(CAST(:ids AS uuid[]))
+    ORDER BY payment_id, kind, batch_id, row, caller
+    """
+)
+
+
+def guard_unidentified(tx: db.Transaction, agency: uuid.UUID, *, shared: bool) -> None:
+    """Keep placements (shared) and payments that find nothing to pay (not shared) apart.
+
+    Without it a payment that finds no title and a placement that finds no payment could pass each other unseen.
+    Taken before any row is locked.
+    """
+    tx.execute(_GUARD_SHARED if shared else _GUARD, {"agency": str(agency)})
+
+
+def match(
+    tx: db.Transaction, agency: uuid.UUID, references: Sequence[rules.References]
+) -> list[Match | None]:
+    """What each pays: by txid, our number, title (with contract where given), contract; None where nothing or more
+    than one thing is found. A payment that names a title waits for that title."""
+    if not references:
+        return []
+    found = tx.execute(
+        _MATCH,
+        {
+            "agency": agency,
+            "creditor_references": [one.creditor_reference for one in references],
+            "currencies": [one.currency for one in references],
+            "txids": [one.txid for one in references],
+            "our_numbers": [rules.plain_our_number(one.our_number) for one in references],
+            "title_references": [one.title_reference for one in references],
+            "contract_references": [one.contract_reference for one in references],
+        },
+    )
+    matches: list[Match | None] = [None] * len(references)
+    for row in found:
+        matches[row.place - 1] = Match(row.case_id, row.title_id, row.instrument_id)
+    return matches
+
+
+def insert(
+    tx: db.Transaction, agency: uuid.UUID, new: Sequence[Payment], *, now: datetime.datetime
+) -> set[uuid.UUID]:
+    """Enter payments whose identity is not known yet; the ids that were. A twin under way is waited for."""
+    ordered = sorted(new, key=lambda payment: payment.identity)
+    found = tx.execute(
+        _INSERT,
+        {
+            "agency": agency,
+            "now": now,
+            "ids": [one.id for one in ordered],
+            **_identities([one.identity for one in ordered]),
+            "value_dates": [one.value_date for one in ordered],
+            "amounts": [one.amount_minor for one in ordered],
+            "currencies": [one.currency for one in ordered],
+            "txids": [one.txid for one in ordered],
+            "our_numbers": [one.our_number for one in ordered],
+            "title_references": [one.title_reference for one in ordered],
+            "contract_references": [one.contract_reference for one in ordered],
+        },
+    )
+    return set(found.scalars())
+
+
+def by_identity(
+    tx: db.Transaction, agency: uuid.UUID, identities: Iterable[rules.Identity]
+) -> dict[rules.Identity, Payment]:
+    """Payments by what identifies the credit."""
+    wanted = sorted(set(identities))
+    found = _payments(tx.execute(_BY_IDENTITY, {"agency": agency, **_identities(wanted)}).mappings())
+    return {payment.identity: payment for payment in found}
+
+
+def add_sources(tx: db.Transaction, agency: uuid.UUID, sources: Sequence[Source]) -> None:
+    """Note where payments were reported; the same report again changes nothing."""
+    if sources:
+        tx.execute(
+            _SOURCES,
+            {
+                "agency": agency,
+                "payment_ids": [one.payment_id for one in sources],
+                "batch_ids": [one.batch_id for one in sources],
+                "rows": [one.row for one in sources],
+                "callers": [one.caller for one in sources],
+            },
+        )
+
+
+def get(
+    tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID], *, lock: bool = False
+) -> dict[uuid.UUID, Payment]:
+    """Payments by id."""
+    rows = tx.execute(_LOCK if lock else _GET, {"agency": agency, "ids": sorted(set(ids))}).mappings()
+    return {payment.id: payment for payment in _payments(rows)}
+
+
+def find(
+    tx: db.Transaction, agency: uuid.UUID, payment_id: uuid.UUID, *, creditor: uuid.UUID | None
+) -> Payment | None:
+    """One payment, of the creditor where one is given."""
+    params = {"agency": agency, "id": payment_id, "creditor": creditor}
+    return next(iter(_payments(tx.execute(_GET_ONE, params).mappings())), None)
+
+
+def page(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    *,
+    creditor: uuid.UUID | None = None,
+    state: str | None = None,
+    after: uuid.UUID | None,
+    limit: int,
+) -> list[Payment]:
+    """Payments in id order."""
+    params = {"agency": agency, "creditor": creditor, "state": state, "after": after, "limit": limit}
+    return _payments(tx.execute(_PAGE, params).mappings())
+
+
+def lock_unidentified(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    *,
+    creditors: Sequence[str],
+    titles: Sequence[str],
+    contracts: Sequence[str],
+) -> list[Payment]:
+    """Unidentified payments that name one of these titles or contracts, locked."""
+    scope = {"agency": agency, "creditors": list(creditors)}
+    if not tx.execute(_HAS_UNIDENTIFIED, scope).scalar_one():
+        return []
+    params = {**scope, "titles": list(titles), "contracts": list(contracts)}
+    return _payments(tx.execute(_LOCK_UNIDENTIFIED, params).mappings())
+
+
+def later(
+    tx: db.Transaction, agency: uuid.UUID, case_ids: Iterable[uuid.UUID], *, since: datetime.date
+) -> list[Payment]:
+    """Applied payments of these cases' present epochs with a value date of `since` or later."""
+    params = {"agency": agency, "case_ids": sorted(set(case_ids)), "since": since}
+    return _payments(tx.execute(_LATER, params).mappings())
+
+
+def entries(
+    tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID]
+) -> Mapping[uuid.UUID, list[accounts.Entry]]:
+    """What these payments did, net of contra entries, in the order in which it was done."""
+    grouped: dict[uuid.UUID, list[accounts.Entry]] = {}
+    wanted = sorted(set(ids))
+    if wanted:
+        for row in tx.execute(_ENTRIES, {"agency": agency, "ids": wanted}).mappings():
+            fields = dict(row)
+            payment_id = fields.pop("payment_id")
+            fields["component"] = accounts.Component(fields["component"])
+            fields["kind"] = accounts.Kind(fields["kind"])
+            grouped.setdefault(payment_id, []).append(accounts.Entry(**fields))
+    return grouped
+
+
+def write(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    changed: Sequence[Payment],
+    allocated: Mapping[uuid.UUID, Sequence[accounts.Entry]],
+) -> None:
+    """Write payments and replace their allocations by `allocated`."""
+    if not changed:
+        return
+    ordered = sorted(changed, key=lambda payment: payment.id)
+    tx.execute(
+        _WRITE,
+        {
+            "agency": agency,
+            "ids": [one.id for one in ordered],
+            "states": [one.state.value for one in ordered],
+            "allocated": [one.allocated_minor for one in ordered],
+            "overpaid": [one.overpaid_minor for one in ordered],
+            "case_ids": [one.case_id for one in ordered],
+            "title_ids": [one.title_id for one in ordered],
+            "instrument_ids": [one.instrument_id for one in ordered],
+            "epochs": [one.epoch for one in ordered],
+            "reverse_dates": [one.reverse_date for one in ordered],
+            "reverse_reasons": [one.reverse_reason for one in ordered],
+            "versions": [one.version for one in ordered],
+        },
+    )
+    tx.execute(_CLEAR, {"agency": agency, "ids": [one.id for one in ordered]})
+    rows = [
+        (one.id, entry)
+        for one in ordered
+        for entry in allocated.get(one.id, ())
+        if entry.kind is accounts.Kind.RECEIVED
+    ]
+    if rows:
+        tx.execute(
+            _ALLOCATE,
+            {
+                "agency": agency,
+                "payment_ids": [payment_id for payment_id, _ in rows],
+                "case_ids": [entry.case_id for _, entry in rows],
+                "title_ids": [entry.title_id for _, entry in rows],
+                "instalment_ids": [entry.instalment_id for _, entry in rows],
+                "components": [entry.component.value for _, entry in rows],
+                "amounts": [entry.amount_minor for _, entry in rows],
+            },
+        )
+
+
+def allocations(
+    tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, list[sa.RowMapping]]:
+    """Allocations by payment."""
+    return _grouped(tx.execute(_ALLOCATIONS, {"agency": agency, "ids": sorted(set(ids))}).mappings().all())
+
+
+def sources(
+    tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, list[sa.RowMapping]]:
+    """Sources by payment."""
+    return _grouped(tx.execute(_GET_SOURCES, {"agency": agency, "ids": sorted(set(ids))}).mappings().all())
+
+
+def _grouped(rows: Sequence[sa.RowMapping]) -> dict[uuid.UUID, list[sa.RowMapping]]:
+    grouped: dict[uuid.UUID, list[sa.RowMapping]] = {}
+    for row in rows:
+        grouped.setdefault(row["payment_id"], []).append(row)
+    return grouped
+
+
+def _identities(identities: Sequence[rules.Identity]) -> dict[str, list[Any]]:
+    names = ("creditor_references", "accounts", "means", "bank_references")
+    return {name: [one[place] for one in identities] for place, name in enumerate(names)}
+
+
+def _payments(rows: Iterable[sa.RowMapping]) -> list[Payment]:
+    return [Payment(**{**row, "state": accounts.PaymentState(row["state"])}) for row in rows]

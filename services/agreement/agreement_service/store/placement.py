@@ -1,0 +1,206 @@
+"""Titles after placement: set-based, one statement over all rows of a transaction's facts."""
+
+import dataclasses
+import datetime
+import uuid
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from agreement_service.domain import accounts
+from agreement_service.store import tables
+from servicekit import db
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contracts:
+    """Columns of the contracts that titles point into by index, from 0."""
+
+    creditor_ids: list[uuid.UUID] = dataclasses.field(default_factory=list)
+    creditor_references: list[str] = dataclasses.field(default_factory=list)
+    contract_references: list[str] = dataclasses.field(default_factory=list)
+    currencies: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Titles:
+    """Columns of placed titles; days since 1970-01-01, rates in percent times 10 000, `batch_ids` empty for none."""
+
+    case_ids: list[uuid.UUID] = dataclasses.field(default_factory=list)
+    title_ids: list[uuid.UUID] = dataclasses.field(default_factory=list)
+    debtor_ids: list[uuid.UUID] = dataclasses.field(default_factory=list)
+    references: list[str] = dataclasses.field(default_factory=list)
+    principals: list[int] = dataclasses.field(default_factory=list)
+    due_days: list[int] = dataclasses.field(default_factory=list)
+    payable_days: list[int] = dataclasses.field(default_factory=list)
+    contracts: list[int] = dataclasses.field(default_factory=list)
+    penalty_rates: list[int] = dataclasses.field(default_factory=list)
+    monthly_rates: list[int] = dataclasses.field(default_factory=list)
+    batch_ids: list[uuid.UUID | None] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A title as lists show it; amounts in minor units of `currency`."""
+
+    id: uuid.UUID
+    case_id: uuid.UUID
+    reference: str
+    state: accounts.TitleState
+    due_date: datetime.date
+    payable_until: datetime.date
+    principal_minor: int
+    open_principal_minor: int
+    currency: str
+
+
+_PLACE = tables.sql(
+    """
+    WITH contract AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:creditor_ids AS uuid[]), CAST(:creditor_references AS text[]),
+            CAST(:contract_references AS text[]), CAST(:currencies AS text[]))
+            WITH ORDINALITY AS row (creditor_id, creditor_reference, contract_reference, currency, place)
+    ), placed AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[]), CAST(:debtor_ids AS uuid[]),
+            CAST(:references AS text[]), CAST(:principals AS bigint[]), CAST(:due_days AS int[]),
+            CAST(:payable_days AS int[]), CAST(:contracts AS int[]), CAST(:penalty_rates AS int[]),
+            CAST(:monthly_rates AS int[]), CAST(:batch_ids AS uuid[]))
+            AS row (case_id, id, debtor_id, reference, principal, due_day, payable_day, contract,
+                penalty_rate, monthly_rate, batch_id)
+    ), new_creditors AS (
+        INSERT INTO creditors (agency, creditor_id, creditor_reference)
+        SELECT DISTINCT ON (creditor_id) CAST(:agency AS uuid), creditor_id, creditor_reference
+        FROM contract ORDER BY creditor_id
+        ON CONFLICT DO NOTHING
+    ), new_accounts AS (
+        INSERT INTO case_accounts (agency, case_id, creditor_id, debtor_id, contract_reference, currency, partition)
+        SELECT DISTINCT ON (placed.case_id) CAST(:agency AS uuid), placed.case_id, contract.creditor_id,
+            placed.debtor_id, contract.contract_reference, contract.currency,
+            crc32(uuid_send(placed.case_id)) % CAST(:partitions AS int)
+        FROM placed JOIN contract ON contract.place = placed.contract + 1
+        ORDER BY placed.case_id
+        ON CONFLICT DO NOTHING
+    )
+    INSERT INTO titles (agency, case_id, id, reference, batch_id, due_date, payable_until, principal_minor,
+        penalty_rate_e4, monthly_rate_e4, accrued_through, open_principal_minor)
+    SELECT CAST(:agency AS uuid), case_id, id, reference, batch_id, date '1970-01-01' + due_day,
+        date '1970-01-01' + payable_day, principal, penalty_rate, monthly_rate, date '1970-01-01' + due_day, principal
+    FROM placed ORDER BY case_id, id
+    ON CONFLICT DO NOTHING
+    """
+)
+_REVIVE = tables.sql(
+    """
+    WITH back AS (
+        UPDATE titles SET open_principal_minor = principal_minor, withdrawn_minor = 0, state = 'OPEN',
+            version = version + 1
+        FROM unnest(CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[])) AS placed (case_id, title_id)
+        WHERE titles.agency = :agency AND titles.case_id = placed.case_id AND titles.id = placed.title_id
+            AND titles.withdrawn_minor = titles.principal_minor AND titles.charged_penalty_minor = 0
+            AND titles.charged_interest_minor = 0
+        RETURNING titles.case_id, titles.id, titles.principal_minor
+    )
+    INSERT INTO postings (agency, case_id, title_id, component, kind, amount_minor, currency, business_date, value_date)
+    SELECT CAST(:agency AS uuid), back.case_id, back.id, 'PRINCIPAL', 'WITHDRAWN', -back.principal_minor,
+        case_accounts.currency, CAST(:business_date AS date), CAST(:business_date AS date)
+    FROM back JOIN case_accounts ON case_accounts.agency = :agency AND case_accounts.case_id = back.case_id
+    """
+)
+_BATCH = tables.sql(
+    """
+    SELECT case_id, id, version, state, EXISTS (
+        SELECT 1 FROM agreement_titles JOIN agreements
+            ON agreements.agency = agreement_titles.agency AND agreements.id = agreement_titles.agreement_id
+        WHERE agreement_titles.agency = titles.agency AND agreement_titles.title_id = titles.id
+            AND agreements.state = 'PROPOSED'
+    ) AS proposed
+    FROM titles WHERE agency = :agency AND batch_id = :batch_id ORDER BY case_id, id
+    """
+)
+_LIST = """
+    SELECT titles.id, titles.case_id, titles.reference, titles.state, titles.due_date, titles.payable_until,
+        titles.principal_minor, titles.open_principal_minor, case_accounts.currency
+    FROM titles JOIN case_accounts ON case_accounts.agency = titles.agency AND case_accounts.case_id = titles.case_id
+    WHERE titles.agency = :agency AND (CAST(:creditor AS uuid) IS NULL OR case_accounts.creditor_id = :creditor)
+"""
+_LIST_CASE = tables.sql(
+    _LIST
+    + """ AND titles.case_id = :case_id AND (CAST(:after_date AS date) IS NULL
+            OR (titles.due_date, titles.id) > (:after_date, CAST(:after_id AS uuid)))
+    ORDER BY titles.due_date, titles.id LIMIT :limit"""
+)
+_LIST_ALL = tables.sql(
+    _LIST
+    + """ AND (CAST(:after_case AS uuid) IS NULL
+            OR (titles.case_id, titles.id) > (:after_case, CAST(:after_id AS uuid)))
+    ORDER BY titles.case_id, titles.id LIMIT :limit"""
+)
+_PRESENT = tables.sql(
+    """
+    SELECT titles.case_id, titles.id, titles.version, titles.state, titles.payable_until, titles.open_principal_minor
+    FROM titles WHERE agency = :agency AND (case_id, id) > (:after_case, :after_id)
+    ORDER BY case_id, id LIMIT :limit
+    """
+)
+
+
+def place(
+    tx: db.Transaction, agency: uuid.UUID, *, contracts: Contracts, titles: Titles, partitions: int
+) -> int:
+    """Insert creditors, accounts and titles that are not there yet; how many titles were."""
+    columns = {**_columns(contracts), **_columns(titles)}
+    return tx.execute(_PLACE, {"agency": agency, "partitions": partitions, **columns}).rowcount
+
+
+def revive(tx: db.Transaction, agency: uuid.UUID, *, titles: Titles, business_date: datetime.date) -> int:
+    """Titles that were taken back untouched and are placed again: the withdrawal is undone by a contra entry."""
+    return tx.execute(
+        _REVIVE,
+        {
+            "agency": agency,
+            "case_ids": titles.case_ids,
+            "title_ids": titles.title_ids,
+            "business_date": business_date,
+        },
+    ).rowcount
+
+
+def of_batch(
+    tx: db.Transaction, agency: uuid.UUID, batch_id: uuid.UUID
+) -> Sequence[sa.Row[tuple[object, ...]]]:
+    """Titles that a batch brought: case_id, id, version, state, proposed (in a proposal that still holds)."""
+    return tx.execute(_BATCH, {"agency": agency, "batch_id": batch_id}).all()
+
+
+def page(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    *,
+    creditor: uuid.UUID | None,
+    case_id: uuid.UUID | None,
+    after: tuple[object, ...] | None,
+    limit: int,
+) -> list[Listed]:
+    """Titles of a case by (due date, id), or of all by (case, id)."""
+    scope = {"agency": agency, "creditor": creditor, "limit": limit}
+    if case_id is not None:
+        date, title_id = after or (None, None)
+        found = tx.execute(
+            _LIST_CASE, {**scope, "case_id": case_id, "after_date": date, "after_id": title_id}
+        )
+    else:
+        case, title_id = after or (None, None)
+        found = tx.execute(_LIST_ALL, {**scope, "after_case": case, "after_id": title_id})
+    return [Listed(**{**row, "state": accounts.TitleState(row["state"])}) for row in found.mappings()]
+
+
+def present(
+    tx: db.Transaction, agency: uuid.UUID, *, after: tuple[uuid.UUID, uuid.UUID], limit: int
+) -> Sequence[sa.RowMapping]:
+    """Present state of titles in (case, id) order, for republish."""
+    params = {"agency": agency, "after_case": after[0], "after_id": after[1], "limit": limit}
+    return tx.execute(_PRESENT, params).mappings().all()
+
+
+def _columns(part: Contracts | Titles) -> dict[str, object]:
+    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}

@@ -1,0 +1,228 @@
+"""Titles: placed, explained, listed, taken back."""
+
+import dataclasses
+import datetime
+import uuid
+from collections.abc import Iterable, Sequence
+
+from agreement_service import providers
+from agreement_service.domain import accounts, balances
+from agreement_service.store import accounts as account_store
+from agreement_service.store import agreements as agreement_store
+from agreement_service.store import payments as payment_store
+from agreement_service.store import placement
+from agreement_service.usecases import books, facts, moments
+from agreement_service.usecases import payments as payment_cases
+from recupera.case.v1 import case_facts_pb2
+from servicekit import dates, db, errors
+
+MAX_CASES = 500
+
+
+class BatchInUse(errors.ServiceError):
+    """Something was done with titles of the batch: it cannot be rolled back any more."""
+
+    status = errors.Status.FAILED_PRECONDITION
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaseBalance:
+    """What a case owes on a date; minor units of `currency`."""
+
+    case_id: uuid.UUID
+    currency: str
+    subjects: list[balances.Explained]
+
+    @property
+    def total_minor(self) -> int:
+        """Sum over the subjects."""
+        return sum(subject.total_minor for subject in self.subjects)
+
+
+def place(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    placed: Sequence[case_facts_pb2.TitlesPlaced],
+    moment: moments.Moment,
+    bank: providers.BankProvider,
+) -> None:
+    """Take over placed titles and give them the payments that waited for them. The same titles again change nothing."""
+    titles, contracts = _columns(placed)
+    payment_store.guard_unidentified(tx, agency, shared=True)
+    waiting = payment_store.lock_unidentified(
+        tx,
+        agency,
+        creditors=sorted(set(contracts.creditor_references)),
+        titles=titles.references,
+        contracts=contracts.contract_references,
+    )
+    inserted = placement.place(tx, agency, contracts=contracts, titles=titles, partitions=facts.partitions())
+    if inserted < len(titles.title_ids):
+        placement.revive(tx, agency, titles=titles, business_date=moment.business_date)
+    if waiting:
+        payment_cases.match_waiting(tx=tx, agency=agency, waiting=waiting, moment=moment, bank=bank)
+
+
+def _columns(
+    placed: Sequence[case_facts_pb2.TitlesPlaced],
+) -> tuple[placement.Titles, placement.Contracts]:
+    """The columns of several chunks as one, contracts once each."""
+    titles, contracts = placement.Titles(), placement.Contracts()
+    index: dict[tuple[bytes, str, str, str], int] = {}
+    for part in placed:
+        places, currencies = [], []
+        for contract in part.table_contracts:
+            key = (
+                contract.creditor_id,
+                contract.creditor_reference,
+                contract.contract_reference,
+                contract.currency,
+            )
+            if key not in index:
+                index[key] = len(index)
+                contracts.creditor_ids.append(uuid.UUID(bytes=contract.creditor_id))
+                contracts.creditor_references.append(contract.creditor_reference)
+                contracts.contract_references.append(contract.contract_reference)
+                contracts.currencies.append(contract.currency)
+            places.append(index[key])
+            currencies.append(contract.currency)
+        terms = [(one.penalty_rate_e4, one.monthly_interest_rate_e4) for one in part.table_terms]
+        days = list(part.due_days)
+        payable: dict[tuple[int, str], int] = {}
+        for day, contract_index in zip(days, part.contract_index, strict=True):
+            due = (day, currencies[contract_index])
+            if due not in payable:
+                payable[due] = dates.epoch_days(
+                    providers.payable_until(dates.from_epoch_days(day), currencies[contract_index])
+                )
+            titles.payable_days.append(payable[due])
+            titles.contracts.append(places[contract_index])
+        titles.case_ids.extend(map(_uuid, part.case_ids))
+        titles.title_ids.extend(map(_uuid, part.title_ids))
+        titles.debtor_ids.extend(map(_uuid, part.debtor_ids))
+        titles.references.extend(part.title_references)
+        titles.principals.extend(part.principal_minor)
+        titles.due_days.extend(days)
+        titles.penalty_rates.extend([terms[place][0] for place in part.terms_index])
+        titles.monthly_rates.extend([terms[place][1] for place in part.terms_index])
+        batch = uuid.UUID(bytes=part.batch_id) if part.batch_id else None
+        titles.batch_ids.extend([batch] * len(days))
+    return titles, contracts
+
+
+def _uuid(value: bytes) -> uuid.UUID:
+    return uuid.UUID(bytes=value)
+
+
+def explain(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    case_ids: Sequence[uuid.UUID],
+    date: datetime.date,
+    creditor: uuid.UUID | None = None,
+) -> list[CaseBalance]:
+    """What these cases owe on a date, line by line: titles not in an agreement, then unpaid instalments (R08).
+
+    Balances as they stand, charges counted to `date`. Raises ResourceNotFound naming the cases that are not known.
+    """
+    cases = _known(tx, agency, case_ids, creditor=creditor)
+    titles: dict[uuid.UUID, list[accounts.Title]] = {}
+    for title in account_store.titles(tx, agency, cases):
+        titles.setdefault(title.case_id, []).append(title)
+    agreement_ids = {case.agreement_id for case in cases.values() if case.agreement_id is not None}
+    agreements = account_store.agreements(tx, agency, agreement_ids) if agreement_ids else {}
+    instalments = account_store.instalments(tx, agency, agreement_ids) if agreement_ids else {}
+    found = []
+    for case_id in dict.fromkeys(case_ids):
+        case = cases[case_id]
+        owned = sorted(titles.get(case_id, []), key=lambda one: (one.due_date, one.reference))
+        subjects = [
+            balances.explain_title(one, date) for one in owned if one.agreement_id is None and one.open_minor
+        ]
+        agreement = agreements.get(case.agreement_id) if case.agreement_id is not None else None
+        if agreement is not None and agreement.state in accounts.IN_FORCE:
+            rows = sorted(instalments[agreement.agreement_id], key=lambda one: one.number)
+            subjects += [balances.explain_instalment(one, date) for one in rows if one.open_minor]
+        found.append(CaseBalance(case_id=case_id, currency=case.currency, subjects=subjects))
+    return found
+
+
+def _known(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    case_ids: Iterable[uuid.UUID],
+    *,
+    creditor: uuid.UUID | None,
+) -> dict[uuid.UUID, account_store.CaseAccount]:
+    wanted = set(case_ids)
+    cases = account_store.cases(tx, agency, wanted, creditor=creditor)
+    if missing := sorted(wanted - set(cases)):
+        raise errors.ResourceNotFound("no such case", case=missing[0], missing=len(missing))
+    return cases
+
+
+def withdraw(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    withdrawn: Sequence[tuple[uuid.UUID, uuid.UUID]],
+    moment: moments.Moment,
+    bank: providers.BankProvider,
+) -> int:
+    """Take titles (case, title) back to the creditor; an agreement over any of them is cancelled first. How many were
+    open. Titles nobody knows, and those that hold nothing, are passed over."""
+    wanted = {title_id for _, title_id in withdrawn}
+    opened = books.open_books(
+        tx, agency, case_ids={case_id for case_id, _ in withdrawn}, moment=moment, bank=bank
+    )
+    count = 0
+    touched: set[uuid.UUID] = set()
+    ended: dict[uuid.UUID, uuid.UUID] = {}
+    for account in opened.loaded:
+        mine = [one for one in account.titles if one.title_id in wanted and one.open_minor]
+        if not mine:
+            continue
+        agreement = account.agreement
+        bound = {one.agreement_id for one in mine}
+        if agreement is not None and agreement.state in accounts.IN_FORCE and agreement.agreement_id in bound:
+            account.end(state=accounts.AgreementState.CANCELLED, date=moment.business_date)
+            ended |= dict.fromkeys(agreement.case_ids, agreement.agreement_id)
+        account.withdraw([one.title_id for one in mine], date=moment.business_date)
+        touched |= {one.case_id for one in mine}
+        count += len(mine)
+    opened.save()
+    if others := touched - set(ended):
+        account_store.new_epoch(tx, agency, others)
+    if ended:
+        account_store.bind(tx, agency, ended, None)
+        for agreement_id in set(ended.values()):
+            agreement_store.set_end_reason(tx, agency, agreement_id, "titles withdrawn by the creditor")
+    return count
+
+
+def roll_back(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    batch_id: uuid.UUID,
+    moment: moments.Moment,
+    bank: providers.BankProvider,
+) -> int:
+    """Withdraw all titles of a batch, or refuse when anything was done with one of them. How many were withdrawn.
+
+    Raises BatchInUse. A batch that is withdrawn already, or brought nothing, gives 0.
+    """
+    rows = placement.of_batch(tx, agency, batch_id)
+    account_store.lock(tx, agency, {row.case_id for row in rows})
+    rows = placement.of_batch(tx, agency, batch_id)
+    used = [row for row in rows if row.state not in ("OPEN", "WITHDRAWN") or row.proposed]
+    if used:
+        raise BatchInUse(
+            "titles of the batch were paid, agreed on or proposed since", titles=len(used), batch=batch_id
+        )
+    going = [(row.case_id, row.id) for row in rows if row.state == "OPEN"]
+    if not going:
+        return 0
+    return withdraw(tx=tx, agency=agency, withdrawn=going, moment=moment, bank=bank)

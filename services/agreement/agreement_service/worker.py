@@ -1,0 +1,161 @@
+"""The agreement service's worker: facts of case and import, acts at the bank. No rules, no SQL."""
+
+import dataclasses
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agreement_service import providers
+from agreement_service.usecases import clocks, daily, instruments, moments, slices, titles
+from recupera.case.v1 import case_facts_pb2
+from recupera.imports.v1 import imports_facts_pb2, imports_pb2
+from servicekit import clock, dates, db, facts, host, telemetry
+
+_acts = telemetry.counter("recupera.agreement.acts", "{act}", "Acts at the bank, by act and outcome")
+
+logger = logging.getLogger("recupera.agreement")
+
+SliceRows = Mapping[tuple[bytes, int], Sequence[dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """What `__main__` gives the worker."""
+
+    slices: providers.Slices
+    bank: providers.BankProvider
+    allow_simulated_clock: bool
+
+
+class AgreementWorker(host.Worker):
+    """Takes over titles, runs the day, enters payments, acts at the bank."""
+
+    name = "agreement_worker"
+    wiring: Any
+
+    @host.consume("recupera.case.v1")
+    def case_facts(self, tx: db.Transaction, found: Sequence[case_facts_pb2.CaseFact]) -> None:
+        """Clock, placed and withdrawn titles, the business day; in order, placed titles together."""
+        agency = uuid.UUID(bytes=found[0].agency)
+        placed: list[case_facts_pb2.TitlesPlaced] = []
+        for fact in found:
+            kind = facts.kind(fact)
+            if kind == "titles_placed":
+                placed.append(fact.titles_placed)
+                continue
+            if kind in ("clock_changed", "day_opened", "titles_withdrawn"):
+                self._place(tx, agency, placed)
+                placed = []
+            match kind:
+                case "clock_changed":
+                    clocks.take(
+                        tx=tx, agency=agency, fact=fact, allow_simulated=self.wiring.allow_simulated_clock
+                    )
+                case "day_opened":
+                    date = dates.from_proto(fact.day_opened.date, "date")
+                    clocks.open_day(tx=tx, agency=agency, date=date)
+                    daily.run(
+                        tx=tx,
+                        agency=agency,
+                        date=date,
+                        partition=fact.day_opened.partition,
+                        moment=moments.read(tx, agency),
+                        bank=self.wiring.bank,
+                    )
+                case "titles_withdrawn":
+                    body = fact.titles_withdrawn
+                    titles.withdraw(
+                        tx=tx,
+                        agency=agency,
+                        withdrawn=[
+                            (uuid.UUID(bytes=case_id), uuid.UUID(bytes=title_id))
+                            for case_id, title_id in zip(body.case_ids, body.title_ids, strict=True)
+                        ],
+                        moment=moments.read(tx, agency),
+                        bank=self.wiring.bank,
+                    )
+        self._place(tx, agency, placed)
+
+    def fetch_slices(self, found: Sequence[imports_facts_pb2.ImportFact]) -> SliceRows:
+        """Rows of the payment slices that are ready: outside the transaction."""
+        return {
+            (fact.slice_ready.batch_id, fact.slice_ready.slice): self.wiring.slices.payments(
+                uuid.UUID(bytes=fact.agency),
+                uuid.UUID(bytes=fact.slice_ready.batch_id),
+                fact.slice_ready.slice,
+            )
+            for fact in found
+            if _is_payments(fact)
+        }
+
+    @host.consume("recupera.imports.v1", prepare="fetch_slices", max_records=1)
+    def import_facts(
+        self, tx: db.Transaction, found: Sequence[imports_facts_pb2.ImportFact], rows: SliceRows
+    ) -> None:
+        """Payments of the slices that are ready."""
+        agency = uuid.UUID(bytes=found[0].agency)
+        for fact in found:
+            if _is_payments(fact):
+                ready = fact.slice_ready
+                slices.apply(
+                    tx=tx,
+                    agency=agency,
+                    batch_id=uuid.UUID(bytes=ready.batch_id),
+                    number=ready.slice,
+                    rows=rows[ready.batch_id, ready.slice],
+                    moment=moments.read(tx, agency),
+                    bank=self.wiring.bank,
+                )
+
+    @host.timer(interval=0.5)
+    def act(self) -> None:
+        """Register and cancel instruments at the bank."""
+        for agency in clock.agencies(self.engine):
+            act_at_bank(self.engine, self.wiring, agency)
+
+    def _place(
+        self, tx: db.Transaction, agency: uuid.UUID, placed: Sequence[case_facts_pb2.TitlesPlaced]
+    ) -> None:
+        if placed:
+            titles.place(
+                tx=tx, agency=agency, placed=placed, moment=moments.read(tx, agency), bank=self.wiring.bank
+            )
+
+
+def act_at_bank(engine: db.Engine, wiring: Wiring, agency: uuid.UUID) -> None:
+    """Do all acts of an agency that are due: claim and commit, ask the bank, commit the answers (architecture §7)."""
+    for due, acting in instruments.ACTS:
+        while True:
+            with db.begin(engine, agency=agency) as tx:
+                claimed = instruments.claim(
+                    tx, agency, due=due, acting=acting, moment=moments.read(tx, agency)
+                )
+            if not claimed:
+                break
+            outcomes = []
+            try:
+                for instrument, begun in claimed:
+                    outcomes.append(
+                        (
+                            instrument.id,
+                            instruments.act(
+                                bank=wiring.bank, instrument=instrument, acting=acting, begun=begun
+                            ),
+                        )
+                    )
+            except providers.BankUnavailable as error:
+                logger.warning("the bank did not answer", exc_info=error, extra={"act": acting})
+            with db.begin(engine, agency=agency) as tx:
+                moment = moments.read(tx, agency)
+                for instrument_id, outcome in outcomes:
+                    instruments.finish(
+                        tx, agency, instrument_id=instrument_id, acting=acting, outcome=outcome, moment=moment
+                    )
+                    _acts.add(1, {"act": acting, "outcome": outcome.value})
+            if len(outcomes) < len(claimed):
+                return  # the rest stays in its acting state and is looked up at the next tick
+
+
+def _is_payments(fact: imports_facts_pb2.ImportFact) -> bool:
+    return facts.kind(fact) == "slice_ready" and fact.slice_ready.kind == imports_pb2.BATCH_KIND_PAYMENTS
