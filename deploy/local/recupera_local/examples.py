@@ -89,7 +89,9 @@ def nif(rng: random.Random, *, company: bool) -> str:
 
 
 def _creditors(rng: random.Random) -> tuple[Creditor, ...]:
-    def br(reference: str, name: str, address: str, product: str, kind: str, low: int, high: int, share: int) -> Creditor:
+    def br(
+        reference: str, name: str, address: str, product: str, kind: str, low: int, high: int, share: int
+    ) -> Creditor:
         return Creditor(
             reference, name, cnpj(rng, alphanumeric=reference == "NOVAFIN"), address, "BRL", product, kind,
             "2", "1", low, high, share,
@@ -120,7 +122,9 @@ def _day(value: date, rng: random.Random) -> str:
 
 def _days_late(rng: random.Random) -> int:
     """-5 to 400 days past due on the first business date, most of them early."""
-    band = rng.choices(((-5, 0), (1, 15), (16, 45), (46, 90), (91, 180), (181, 400)), (6, 24, 26, 18, 14, 12))[0]
+    band = rng.choices(
+        ((-5, 0), (1, 15), (16, 45), (46, 90), (91, 180), (181, 400)), (6, 24, 26, 18, 14, 12)
+    )[0]
     return rng.randint(*band)
 
 
@@ -147,7 +151,7 @@ class Generator:
         self.creditors = _creditors(self.rng)
         self.rows: list[dict[str, str]] = []
         self.minor: dict[int, int] = {}
-        self.due: dict[int, date] = {}
+        self._good: list[tuple[dict[str, str], int]] = []
 
     def portfolio(self) -> list[dict[str, str]]:
         """All rows, broken ones among them."""
@@ -209,13 +213,20 @@ class Generator:
         return person
 
     def _title(
-        self, creditor: Creditor, person: dict[str, str], number: int, contract: int, title: int, days: int, principal: int
+        self,
+        creditor: Creditor,
+        person: dict[str, str],
+        number: int,
+        contract: int,
+        title: int,
+        days: int,
+        principal: int,
     ) -> None:
         rng = self.rng
         due = FIRST_DAY - timedelta(days=days)
         minor = principal if creditor.title_type != "INVOICE" else rng.randrange(creditor.low, creditor.high)
         index = len(self.rows)
-        self.minor[index], self.due[index] = minor, due
+        self.minor[index] = minor
         self.rows.append(
             {
                 "creditor_reference": creditor.reference,
@@ -239,24 +250,26 @@ class Generator:
         """About two rows of a hundred, each kind in turn; a broken row keeps its place."""
         rng = self.rng
         chosen = sorted(rng.sample(range(1, len(self.rows)), len(self.rows) // 50))
-        copies: list[tuple[int, dict[str, str]]] = []
+        copies: dict[int, dict[str, str]] = {}
         for turn, index in enumerate(chosen):
             kind = BREAKS[turn % len(BREAKS)]
             if kind is None:
-                copies.append((index, dict(self.rows[index])))
+                # two rows further down, so that the first one is good and this one is the duplicate
+                copies[min(index + 2, len(self.rows))] = dict(self.rows[index])
             else:
                 kind(self.rows[index])
                 self.minor.pop(index)
-        for index, copy in reversed(copies):
-            # two rows further down, so that the first one is good and this one is the duplicate
-            at = min(index + 2, len(self.rows))
-            self.rows.insert(at, copy)
-            self.minor = {key + (key >= at): value for key, value in self.minor.items()}
-            self.due = {key + (key >= at): value for key, value in self.due.items()}
+        self._good = [(self.rows[index], minor) for index, minor in sorted(self.minor.items())]
+        found: list[dict[str, str]] = []
+        for index, row in enumerate(self.rows):
+            if index in copies:
+                found.append(copies.pop(index))
+            found.append(row)
+        self.rows = [*found, *copies.values()]
 
     def good(self) -> list[tuple[dict[str, str], int]]:
         """Rows as the import takes them, with their amounts in minor units."""
-        return [(self.rows[index], minor) for index, minor in sorted(self.minor.items())]
+        return self._good
 
 
 def _set(name: str, change: Callable[[str], str]) -> Callable[[dict[str, str]], None]:
@@ -347,7 +360,11 @@ def _due(row: dict[str, str]) -> date:
 
 def _payment(rng: random.Random, day: date, number: int, row: dict[str, str], minor: int) -> dict[str, str]:
     euro = row["currency"] == "EUR"
-    means = rng.choice(("TRANSFER", "MULTIBANCO")) if euro else rng.choices(("PIX", "BOLETO", "TRANSFER"), (6, 3, 1))[0]
+    means = (
+        rng.choice(("TRANSFER", "MULTIBANCO"))
+        if euro
+        else rng.choices(("PIX", "BOLETO", "TRANSFER"), (6, 3, 1))[0]
+    )
     document = "".join(character for character in row["debtor_document"] if character.isalnum())
     return {
         "creditor_reference": row["creditor_reference"],
@@ -387,7 +404,9 @@ def make(folder: Path, *, debtors: int = 2_000, seed: int = SEED) -> list[Path]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, default=Path("examples"))
     parser.add_argument("--debtors", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=SEED)
