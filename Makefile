@@ -64,8 +64,7 @@ lint: setup ## Format, style, types, import rules, contracts: everything a machi
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@PYTHONPATH= $(BIN)/lint-imports > .local/lint-imports.txt || { cat .local/lint-imports.txt; exit 1; }
-	@$(BIN)/buf lint 'protos/gen/descriptor.pb#format=binpb' --config protos/buf.yaml
-	@$(BIN)/buf breaking 'protos/gen/descriptor.pb#format=binpb' --against 'protos/released.binpb' --config protos/buf.yaml
+	@$(BIN)/python -m recupera_local.protos --check
 	@echo "lint: ok"
 
 .PHONY: format

@@ -17,10 +17,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
 from recupera_local import paths
 
+_RULES = ("--config", str(paths.PROTOS / "buf.yaml"))
 ERROR_PROTOS = ("google/rpc/status.proto", "google/rpc/error_details.proto")
 
 
@@ -106,28 +109,71 @@ def release(*, protos: Path = paths.PROTOS, to: Path = paths.RELEASED) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         new = Path(scratch) / "new.binpb"
         _protoc(protos, [f"--descriptor_set_out={new}", "--include_imports", *sources(protos)])
-        if to.exists() and subprocess.run(breaking(new, to), check=False).returncode != 0:
-            raise ProtocFailed(f"that would break what {to.name} holds: see above")
+        if to.exists() and (
+            subprocess.run(breaking(new, to), check=False).returncode or http_changes(new, to)
+        ):
+            raise ProtocFailed(f"that would break what {to.name} holds: see above, or `make lint`")
         shutil.copyfile(new, to)
 
 
+def check(*, descriptor: Path = paths.DESCRIPTOR, released: Path = paths.RELEASED) -> None:
+    """buf lint, and nothing that was released is broken: by name and number, or by HTTP path. Raises ProtocFailed."""
+    linted = subprocess.run([_buf(), "lint", f"{descriptor}#format=binpb", *_RULES], check=False).returncode
+    broken = subprocess.run(breaking(descriptor, released), check=False).returncode
+    changed = http_changes(descriptor, released)
+    print("".join(f"{line}\n" for line in changed), end="", file=sys.stderr)
+    if linted or broken or changed:
+        raise ProtocFailed("the contracts are not in order: see above")
+
+
 def breaking(new: Path, old: Path) -> list[str]:
-    """The command that compares two descriptor sets; exit code 100 where `new` breaks what `old` promised."""
-    buf = str(Path(sysconfig.get_paths()["scripts"]) / "buf")
-    rules = ["--config", str(paths.PROTOS / "buf.yaml")]
-    return [buf, "breaking", f"{new}#format=binpb", "--against", f"{old}#format=binpb", *rules]
+    """The command that compares two descriptor sets; it fails where `new` breaks what `old` promised."""
+    return [_buf(), "breaking", f"{new}#format=binpb", "--against", f"{old}#format=binpb", *_RULES]
+
+
+def http_changes(new: Path, old: Path) -> list[str]:
+    """What `buf breaking` does not see: methods of `old` that `new` serves at another path, or no longer by HTTP."""
+    rules, before = _http_rules(new), _http_rules(old)
+    return [
+        f"{method}: google.api.http was `{rule}` when it was released and is `{rules.get(method, 'gone')}`"
+        for method, rule in before.items()
+        if rules.get(method) != rule
+    ]
+
+
+def _http_rules(descriptor: Path) -> dict[str, str]:
+    files = descriptor_pb2.FileDescriptorSet.FromString(descriptor.read_bytes())
+    return {
+        f"{file.package}.{service.name}.{method.name}": str(
+            method.options.Extensions[annotations_pb2.http]
+        ).strip()
+        for file in files.file
+        for service in file.service
+        for method in service.method
+        if method.options.HasExtension(annotations_pb2.http)
+    }
+
+
+def _buf() -> str:
+    return str(Path(sysconfig.get_paths()["scripts"]) / "buf")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Generate code and the descriptor set from protos/."""
     parser = argparse.ArgumentParser(prog="python -m recupera_local.protos", description=main.__doc__)
-    parser.add_argument(
-        "--release", action="store_true", help="keep today's contracts as protos/released.binpb instead"
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--check", action="store_true", help="lint the contracts and compare with the released ones"
+    )
+    instead.add_argument(
+        "--release", action="store_true", help="keep today's contracts as protos/released.binpb"
     )
     chosen = parser.parse_args(arguments)
     try:
         if chosen.release:
             release()
+        elif chosen.check:
+            check()
         else:
             generate()
     except ProtocFailed as error:

@@ -67,3 +67,44 @@ def test_a_release_is_not_replaced_by_one_that_breaks_it(contracts: Path, tmp_pa
     file.write_text(THING.replace("string name = 1;", "string name = 1; string more = 2;"))
     protos.release(protos=contracts, to=released)
     assert released.read_bytes() != before
+
+
+SERVICE = """syntax = "proto3";
+package recupera.thing.v1;
+import "google/api/annotations.proto";
+// Things.
+service ThingService {
+  // One.
+  rpc GetThing(GetThingRequest) returns (GetThingResponse) {
+    option (google.api.http) = {get: "/v1/{name=things/*}"};
+  }
+}
+message GetThingRequest { string name = 1; }
+message GetThingResponse { string name = 1; }
+"""
+
+
+def test_a_changed_path_is_refused(
+    contracts: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = contracts / "recupera" / "thing" / "v1" / "thing_service.proto"
+    file.write_text(SERVICE)
+    out, released = tmp_path / "gen", tmp_path / "released.binpb"
+    protos.release(protos=contracts, to=released)
+    protos.generate(protos=contracts, out=out)
+    protos.check(descriptor=out / "descriptor.pb", released=released)
+    file.write_text(SERVICE.replace("things/*", "objects/*"))
+    protos.generate(protos=contracts, out=out)
+    with pytest.raises(protos.ProtocFailed, match="not in order"):
+        protos.check(descriptor=out / "descriptor.pb", released=released)
+    assert "recupera.thing.v1.ThingService.GetThing" in capfd.readouterr().err
+
+
+def test_bad_style_is_refused(contracts: Path, tmp_path: Path) -> None:
+    out, released = tmp_path / "gen", tmp_path / "released.binpb"
+    protos.release(protos=contracts, to=released)
+    file = contracts / "recupera" / "thing" / "v1" / "thing.proto"
+    file.write_text(THING.replace("}", " string BadName = 2; }"))
+    protos.generate(protos=contracts, out=out)
+    with pytest.raises(protos.ProtocFailed, match="not in order"):
+        protos.check(descriptor=out / "descriptor.pb", released=released)
