@@ -60,7 +60,7 @@ $(STAMPS)/protos: $(shell find protos -name '*.proto') deploy/local/recupera_loc
 
 .PHONY: lint
 lint: setup ## Format, style, types, import rules, contracts: everything a machine can judge
-	@$(BIN)/ruff format --check --quiet . || { echo "lint: run \`$(BIN)/ruff format .\` on the files above"; exit 1; }
+	@$(BIN)/ruff format --check . > .local/ruff-format.txt || { cat .local/ruff-format.txt; echo "lint: run make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@PYTHONPATH= $(BIN)/lint-imports > .local/lint-imports.txt || { cat .local/lint-imports.txt; exit 1; }

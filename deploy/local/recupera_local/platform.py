@@ -172,6 +172,9 @@ class Platform:
 
     def start(self) -> None:
         """Start everything and return when all of it is ready. Raises PlatformFailed, with nothing left running."""
+        self._stopping.clear()
+        self._deaths.clear()
+        self.failure = None
         try:
             self._prepare()
             self._start_all()
@@ -226,6 +229,13 @@ class Platform:
             for kind in ("DATABASE", "OWNER_DATABASE")
         )
 
+    def _own_ports(self) -> ports_module.Ports:
+        """The ports on which this platform is going to listen."""
+        own = {"kafka": self._own_kafka, "postgres": self._own_postgres}
+        return ports_module.Ports(
+            {name: port for name, port in self.ports.by_name.items() if own.get(name.split(".")[0], True)}
+        )
+
     def _named(self, name: str) -> Process:
         try:
             return self._processes[name]
@@ -244,7 +254,7 @@ class Platform:
                 f"only {free // 1_000_000} MB are free for {self.state_dir}, about {FREE_DISK // 1_000_000} MB"
                 " are needed: free some space, or name a folder on another disk with RECUPERA_LOCAL_DIR"
             )
-        ports_module.check_free(self.ports)
+        ports_module.check_free(self._own_ports())
         shutil.rmtree(self.state_dir / "log", ignore_errors=True)
         shutil.rmtree(self.state_dir / "ready", ignore_errors=True)
         (self.state_dir / "ready").mkdir()
@@ -362,12 +372,12 @@ class Platform:
             with self._lock:
                 for name, process in self._processes.items():
                     if process.ready is None or not process.started or process.alive:
+                        again.pop(name, None)
                         continue
                     now = time.monotonic()
                     if name not in again:
                         again[name] = now + self._note_death(name, process)
                     elif now >= again[name] and self.failure is None:
-                        del again[name]
                         process.start()
                         log.warning("%s is started again", name)
 

@@ -8,6 +8,7 @@ import fcntl
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -59,7 +60,8 @@ def _write_authorization(platform: local.Platform) -> None:
 def first_calls(platform: local.Platform) -> list[tuple[str, str]]:
     """What to try first: a title and a command that can be pasted, in an order that makes sense."""
     agency = f"{platform.gateway_url}/v1/agencies/{platform.agency}"
-    curl = f"curl -sS -H @{authorization_file(platform)}"
+    authorization = authorization_file(platform)
+    curl = f"curl -sS -H {shlex.quote(f'@{authorization}')}"
     post = f"{curl} -H 'content-type: application/json' -X POST"
     example = paths.REPO / "examples" / "portfolio.csv"
     clock = json.dumps(
@@ -73,15 +75,15 @@ def first_calls(platform: local.Platform) -> list[tuple[str, str]]:
     )
     day = json.dumps({"date": {"year": 2026, "month": 11, "day": 23}})
     native = (
-        f"{sys.executable} -m recupera_local.call {platform.gateway_url.removeprefix('http://')}"
+        f"{shlex.quote(sys.executable)} -m recupera_local.call {platform.gateway_url.removeprefix('http://')}"
         f' recupera.case.v1.CaseService/ListCases \'{{"parent": "agencies/{platform.agency}", "pageSize": 2}}\''
-        f" {authorization_file(platform)}"
+        f" {shlex.quote(str(authorization))}"
     )
     return [
         ("Give the demo agency a clock (a Monday, simulated)", f"{post} -d '{clock}' '{agency}/clock:set'"),
         (
             "Upload the example portfolio",
-            f"{curl} -H 'content-type: text/csv' --data-binary @{example}"
+            f"{curl} -H 'content-type: text/csv' --data-binary {shlex.quote(f'@{example}')}"
             f" '{agency}/batches:upload?kind=BATCH_KIND_PORTFOLIO&fileName=portfolio.csv'",
         ),
         ("See what became of it", f"{curl} '{agency}/batches'"),
