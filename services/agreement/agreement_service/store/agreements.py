@@ -87,9 +87,7 @@ _INSERT_INSTALMENTS = tables.sql(
     ORDER BY new.id
     """
 )
-_ACCEPT = tables.sql(
-    "UPDATE agreements SET accept_date = :date WHERE agency = :agency AND id = :id AND state = 'PROPOSED'"
-)
+_ACCEPT = tables.sql("UPDATE agreements SET accept_date = :date WHERE agency = :agency AND id = :id")
 _END_REASON = tables.sql("UPDATE agreements SET end_reason = :reason WHERE agency = :agency AND id = :id")
 _COLUMNS = """
     agreements.id, agreements.case_id, agreements.number, agreements.state, agreements.currency, agreements.debt_minor,
