@@ -160,9 +160,9 @@ class Dialer:
     def deliver(self, *facts: case_facts_pb2.CaseFact, partition: int = 0, **options: Any) -> None:
         testing.deliver(self.engine, worker.DialerWorker, self.wiring, facts, partition=partition, **options)
 
-    def set_clock(
+    def clock_changed(
         self, now: datetime.datetime = NOW, *, version: int = 1, date: datetime.date = DATE
-    ) -> None:
+    ) -> case_facts_pb2.CaseFact:
         """A simulated clock that stands still at `now`."""
         changed = case_facts_pb2.ClockChanged(
             time_zone="America/Sao_Paulo",
@@ -173,7 +173,12 @@ class Dialer:
             business_date=dates.to_proto(date),
             currency="BRL",
         )
-        self.deliver(self.fact(version=version, clock_changed=changed))
+        return self.fact(version=version, clock_changed=changed)
+
+    def set_clock(
+        self, now: datetime.datetime = NOW, *, version: int = 1, date: datetime.date = DATE
+    ) -> None:
+        self.deliver(self.clock_changed(now, version=version, date=date))
 
     def steps_due(
         self,

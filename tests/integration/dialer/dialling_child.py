@@ -1,4 +1,4 @@
-"""A process that runs the loop of campaigns as the worker's timer does, to be killed. Its argument is a JSON of options.
+"""A process that runs the loop of campaigns as the worker does, to be killed. Its argument is a JSON of options.
 
 `stop_at`: [place, count]: kill -9 of this process itself the count-th time it is at the place: "asking" (calls are
 queued, permission not asked yet), "asked" (permission was given, not committed), "committed" (calls are DIALING, the
