@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import datetime
 import io
+import uuid
 from collections.abc import Mapping, Sequence
+
+import polars as pl
+from import_service import domain
+from import_service.providers import files, layouts, reading, slices
 
 PORTFOLIO = {
     "creditor_reference": "LUZ",
@@ -50,3 +57,56 @@ def text(found: Sequence[Mapping[str, str]], *, delimiter: str = ";", columns: S
 def content(found: Sequence[Mapping[str, str]], **kwargs: str) -> bytes:
     """The same as UTF-8."""
     return text(found, **kwargs).encode()  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What reading a whole file gave."""
+
+    dialect: domain.Dialect
+    good: pl.DataFrame
+    rejects: list[tuple[int, str, str]]
+    rows_read: int
+    rows_rejected: int
+    totals: dict[str, tuple[int, int]]
+    slices: list[slices.Slice]
+
+
+def read(
+    found: bytes,
+    *,
+    kind: domain.Kind = domain.Kind.PORTFOLIO,
+    piece: int = 1_000_003,
+    business_date: datetime.date = datetime.date(2026, 11, 23),
+    creditor_reference: str | None = None,
+    agency: uuid.UUID = uuid.UUID(int=1),
+) -> Result:
+    """Read a file as the worker does, its bytes coming in pieces of this size. Raises FileRefused."""
+    pieces = [found[start : start + piece] for start in range(0, len(found), piece)]
+    sniffer = files.Sniffer()
+    for one in pieces:
+        sniffer.feed(one)
+    dialect = reading.dialect(lambda: iter(pieces), kind=kind, encoding=sniffer.encoding)
+    rules = layouts.Rules(
+        convention=dialect.convention, business_date=business_date, creditor_reference=creditor_reference
+    )
+    parts = list(
+        reading.parts(
+            lambda: iter(pieces), agency=agency, kind=kind, dialect=dialect, rules=rules, partitions=24
+        )
+    )
+    cut = [one for part in parts for one in part.slices]
+    totals: dict[str, tuple[int, int]] = {}
+    for part in parts:
+        for one in part.totals:
+            read_minor, good_minor = totals.get(one.currency, (0, 0))
+            totals[one.currency] = (read_minor + one.read_minor, good_minor + one.good_minor)
+    return Result(
+        dialect=dialect,
+        good=slices.unpack([one.arrow for one in cut]).sort("row") if cut else pl.DataFrame(),
+        rejects=[(one.row, one.field, one.code) for part in parts for one in part.rejects],
+        rows_read=sum(part.rows_read for part in parts),
+        rows_rejected=sum(part.rows_rejected for part in parts),
+        totals=totals,
+        slices=cut,
+    )
