@@ -168,8 +168,12 @@ def _one_of(name: str, code: str, values: Sequence[str]) -> _Check:
 
 
 def _documents(frame: pl.DataFrame, prefix: str, kinds: Sequence[str]) -> tuple[pl.DataFrame, list[_Check]]:
-    """Reads `<prefix>_document`, whose type is stated in `<prefix>_document_type` or told by its length."""
+    """Reads `<prefix>_document`, whose type is stated in `<prefix>_document_type`, if the layout has it, or told by its
+    length."""
     name, type_name = f"{prefix}_document", f"{prefix}_document_type"
+    stated = type_name in frame.columns
+    if not stated:
+        frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(type_name))
     frame = frame.with_columns(checks.document(pl.col(name)).alias(name))
     frame = frame.with_columns(checks.document_type(pl.col(name), pl.col(type_name)).alias(type_name))
     if not _given(frame, name):
@@ -182,21 +186,24 @@ def _documents(frame: pl.DataFrame, prefix: str, kinds: Sequence[str]) -> tuple[
         "NIF": "NIF of 9 digits",
     }
     known = pl.col(type_name).is_in(kinds)
-    return frame, [
-        _Check(
-            type_name, "UNKNOWN_DOCUMENT_TYPE", "one of " + ", ".join(kinds), pl.col(type_name).is_not_null() & ~known
-        ),
+    wrong = pl.col(type_name).is_null() | (known & ~shape)
+    found = [
         _Check(
             name,
             "DOCUMENT_FORMAT",
             " or ".join(forms[kind] for kind in kinds),
-            pl.col(name).is_not_null() & (pl.col(type_name).is_null() | (known & ~shape)),
+            pl.col(name).is_not_null() & (wrong if stated else wrong | ~known),
         ),
         _Check(
-            name, "DOCUMENT_CHECK_DIGIT", "check digits that follow from the other characters",
+            name,
+            "DOCUMENT_CHECK_DIGIT",
+            "check digits that follow from the other characters",
             shape & known & ~pl.col(f"{name} holds"),
         ),
-    ]  # fmt: skip
+    ]
+    if stated:
+        found.append(_one_of(type_name, "UNKNOWN_DOCUMENT_TYPE", kinds))
+    return frame, found
 
 
 def _amount(frame: pl.DataFrame, name: str, rules: Rules) -> list[_Check]:
@@ -244,10 +251,8 @@ def _portfolio(frame: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[_C
     found += more
     frame, more = _documents(frame, "guarantor", domain.DOCUMENT_TYPES)
     found += more
-    frame, more = _documents(
-        frame.with_columns(creditor_document_type=pl.lit(None, dtype=pl.String)), "creditor", ("CNPJ", "NIF")
-    )
-    found += [check for check in more if check.field == "creditor_document"]
+    frame, more = _documents(frame, "creditor", ("CNPJ", "NIF"))
+    found += more
     frame = frame.with_columns(
         country=pl.coalesce(
             pl.col("country").str.to_uppercase(),
@@ -335,10 +340,7 @@ def _portfolio(frame: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[_C
 
 
 def _payments(frame: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[_Check]]:
-    frame, found = _documents(
-        frame.with_columns(payer_document_type=pl.lit(None, dtype=pl.String)), "payer", domain.DOCUMENT_TYPES
-    )
-    found = [check for check in found if check.field == "payer_document"]
+    frame, found = _documents(frame, "payer", domain.DOCUMENT_TYPES)
     frame = frame.with_columns(
         pl.col("means").str.to_uppercase(),
         pl.col("currency").str.to_uppercase(),
