@@ -177,9 +177,7 @@ def apply(position: Position, event: Event) -> Position:
             return position
         if position.state in TERMINAL:
             raise _refused(position.state, event)
-        return Position(
-            state=State.ON_HOLD, held_state=position.state, held_sub_state=position.sub_state
-        )
+        return Position(state=State.ON_HOLD, held_state=position.state, held_sub_state=position.sub_state)
     if event is Event.HOLD_RELEASED:
         if position.held_state is None:
             raise _refused(position.state, event)
@@ -216,7 +214,11 @@ def by_hand(
     Raises CaseTransitionRefused, CaseStillOpen, CaseInAgreement, CaseUnderPersi.
     """
     if target is position.state:
-        if target is not State.IN_COLLECTION or sub_state in (SubState.NONE, SubState.NEW, position.sub_state):
+        if target is not State.IN_COLLECTION or sub_state in (
+            SubState.NONE,
+            SubState.NEW,
+            position.sub_state,
+        ):
             raise CaseTransitionRefused(f"the case is {position.state} already", state=position.state)
         return None, dataclasses.replace(position, sub_state=sub_state)
     event = next(
@@ -229,7 +231,9 @@ def by_hand(
     )
     if event is None:
         raise CaseTransitionRefused(
-            f"a case in {position.state} is not moved to {target} by hand", state=position.state, target=target
+            f"a case in {position.state} is not moved to {target} by hand",
+            state=position.state,
+            target=target,
         )
     if target in NEEDS_NOTHING_OPEN and open_titles:
         raise CaseStillOpen("titles of the case are open", open_titles=open_titles)
@@ -243,7 +247,9 @@ def by_hand(
     return event, moved
 
 
-def settle(position: Position, *, open_titles: int, agreement_in_force: bool) -> tuple[Event, Position] | None:
+def settle(
+    position: Position, *, open_titles: int, agreement_in_force: bool
+) -> tuple[Event, Position] | None:
     """The step that money and agreements cause, if any: called after every fact of the agreement service.
 
     In agreement while one is in force; paid when nothing is open and none is in force; open again when a reversal

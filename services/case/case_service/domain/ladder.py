@@ -28,12 +28,60 @@ class Level:
 
 
 DEFAULT_LEVELS: Sequence[Level] = (
-    Level(code="reminder-1", display_name="Lembrete por e-mail", from_days=1, to_days=4, minimum_wait_days=5, channel=Channel.EMAIL, template="reminder-1"),  # noqa: E501
-    Level(code="call-1", display_name="Primeira ligação", from_days=5, to_days=14, minimum_wait_days=2, channel=Channel.CALL, template="call-1"),  # noqa: E501
-    Level(code="reminder-2", display_name="Segundo lembrete por e-mail", from_days=15, to_days=29, minimum_wait_days=7, channel=Channel.EMAIL, template="reminder-2"),  # noqa: E501
-    Level(code="call-2", display_name="Segunda ligação", from_days=30, to_days=59, minimum_wait_days=3, channel=Channel.CALL, template="call-2"),  # noqa: E501
-    Level(code="notice-1", display_name="Notificação por e-mail", from_days=60, to_days=120, minimum_wait_days=15, channel=Channel.EMAIL, template="notice-1"),  # noqa: E501
-    Level(code="call-3", display_name="Ligação de recuperação", from_days=121, to_days=9999, minimum_wait_days=7, channel=Channel.CALL, template="call-2"),  # noqa: E501
+    Level(
+        code="reminder-1",
+        display_name="Lembrete por e-mail",
+        from_days=1,
+        to_days=4,
+        minimum_wait_days=5,
+        channel=Channel.EMAIL,
+        template="reminder-1",
+    ),
+    Level(
+        code="call-1",
+        display_name="Primeira ligação",
+        from_days=5,
+        to_days=14,
+        minimum_wait_days=2,
+        channel=Channel.CALL,
+        template="call-1",
+    ),
+    Level(
+        code="reminder-2",
+        display_name="Segundo lembrete por e-mail",
+        from_days=15,
+        to_days=29,
+        minimum_wait_days=7,
+        channel=Channel.EMAIL,
+        template="reminder-2",
+    ),
+    Level(
+        code="call-2",
+        display_name="Segunda ligação",
+        from_days=30,
+        to_days=59,
+        minimum_wait_days=3,
+        channel=Channel.CALL,
+        template="call-2",
+    ),
+    Level(
+        code="notice-1",
+        display_name="Notificação por e-mail",
+        from_days=60,
+        to_days=120,
+        minimum_wait_days=15,
+        channel=Channel.EMAIL,
+        template="notice-1",
+    ),
+    Level(
+        code="call-3",
+        display_name="Ligação de recuperação",
+        from_days=121,
+        to_days=9999,
+        minimum_wait_days=7,
+        channel=Channel.CALL,
+        template="call-2",
+    ),
 )
 """The ladder "default" that every agency begins with."""
 
@@ -56,7 +104,9 @@ def check(levels: Sequence[Level]) -> None:
             problems.append(errors.FieldViolation(f"{path}.code", "expected a code that no other level has"))
         seen.add(level.code)
         if not -9999 <= level.from_days <= level.to_days <= 9999:
-            problems.append(errors.FieldViolation(f"{path}.from_days", "expected -9999 <= from_days <= to_days <= 9999"))
+            problems.append(
+                errors.FieldViolation(f"{path}.from_days", "expected -9999 <= from_days <= to_days <= 9999")
+            )
         if not 0 <= level.minimum_wait_days <= 9999:
             problems.append(errors.FieldViolation(f"{path}.minimum_wait_days", "expected 0 to 9999"))
         if not level.template or len(level.template) > 64:

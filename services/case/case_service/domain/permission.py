@@ -132,7 +132,11 @@ def decide(
 
     def refused(rule: str, explanation: str, retry_time: datetime.datetime | None = None) -> Refused:
         return Refused(
-            rule=rule, explanation=explanation, local_date=today, time_zone=home.time_zone, retry_time=retry_time
+            rule=rule,
+            explanation=explanation,
+            local_date=today,
+            time_zone=home.time_zone,
+            retry_time=retry_time,
         )
 
     if debt.state in cases.TERMINAL or debt.state is cases.State.RECEIVED or debt.frozen:

@@ -103,7 +103,12 @@ def of_number(number: str) -> Place | None:
         return Place(BRAZIL, uf, ZONE_OF_UF[uf])
     if number.startswith("+351"):
         area = number[4:7]
-        zone = {"291": "Atlantic/Madeira", "292": "Atlantic/Azores", "295": "Atlantic/Azores", "296": "Atlantic/Azores"}
+        zone = {
+            "291": "Atlantic/Madeira",
+            "292": "Atlantic/Azores",
+            "295": "Atlantic/Azores",
+            "296": "Atlantic/Azores",
+        }
         return Place(PORTUGAL, "", zone.get(area, "Europe/Lisbon"))
     return None
 

@@ -46,7 +46,9 @@ class Rule:
         return self.valid_from <= date and (self.valid_to is None or date < self.valid_to)
 
 
-def _week(weekdays: str | None, saturday: str | None = None, sunday: str | None = None) -> dict[str, list[list[str]]]:
+def _week(
+    weekdays: str | None, saturday: str | None = None, sunday: str | None = None
+) -> dict[str, list[list[str]]]:
     days = {str(day): weekdays for day in range(5)} | {"5": saturday, "6": sunday}
     return {day: [window.split("-")] for day, window in days.items() if window}
 

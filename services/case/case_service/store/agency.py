@@ -21,6 +21,11 @@ def lock(tx: db.Transaction, agency: uuid.UUID) -> str | None:
     return None if found is None else str(found.currency)
 
 
+def currency(tx: db.Transaction, agency: uuid.UUID) -> str:
+    """Currency in which the agency reports; empty where there is no such agency."""
+    return str(tx.execute(_CURRENCY_OF, {"agency": agency}).scalar_one_or_none() or "")
+
+
 def create(tx: db.Transaction, agency: uuid.UUID, *, currency: str, now: datetime.datetime) -> bool:
     """Create the agency's row, waiting for a twin that does the same. False where it is there already."""
     return tx.execute(_CREATE, {"agency": agency, "currency": currency, "now": now}).rowcount == 1
@@ -73,7 +78,9 @@ def add_ladder(
     tx: db.Transaction, agency: uuid.UUID, *, code: str, display_name: str, levels: Sequence[ladder.Level]
 ) -> None:
     """Add a ladder with its levels."""
-    made = tx.execute(_ADD_LADDER, {"agency": agency, "code": code, "display_name": display_name}).scalar_one()
+    made = tx.execute(
+        _ADD_LADDER, {"agency": agency, "code": code, "display_name": display_name}
+    ).scalar_one()
     _add_levels(tx, agency, made, levels)
 
 
@@ -116,7 +123,9 @@ def level(row: sa.Row[Any]) -> ladder.Level:
     )
 
 
-def _add_levels(tx: db.Transaction, agency: uuid.UUID, ladder_id: uuid.UUID, levels: Sequence[ladder.Level]) -> None:
+def _add_levels(
+    tx: db.Transaction, agency: uuid.UUID, ladder_id: uuid.UUID, levels: Sequence[ladder.Level]
+) -> None:
     tx.execute(
         sa.insert(tables.ladder_levels),
         [
@@ -139,6 +148,7 @@ def _add_levels(tx: db.Transaction, agency: uuid.UUID, ladder_id: uuid.UUID, lev
 
 
 _LOCK = sa.text("SELECT currency FROM agencies WHERE agency = :agency FOR NO KEY UPDATE")
+_CURRENCY_OF = sa.text("SELECT currency FROM agencies WHERE agency = :agency")
 _CREATE = sa.text(
     "INSERT INTO agencies (agency, currency, created_at) VALUES (:agency, :currency, :now) ON CONFLICT DO NOTHING"
 )
@@ -151,7 +161,10 @@ _RULES = (
 _ADD_LADDER = (
     postgresql.insert(tables.ladders)
     .values(
-        agency=sa.bindparam("agency"), code=sa.bindparam("code"), display_name=sa.bindparam("display_name"), version=1
+        agency=sa.bindparam("agency"),
+        code=sa.bindparam("code"),
+        display_name=sa.bindparam("display_name"),
+        version=1,
     )
     .returning(tables.ladders.c.id)
 )

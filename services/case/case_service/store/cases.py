@@ -13,11 +13,7 @@ import sqlalchemy as sa
 from case_service.domain import cases
 from servicekit import db
 
-SCOPE = "(SELECT CAST(:agency AS uuid))"
-"""The agency as a value that the planner does not see: for an agency that its statistics do not know it would expect one row, and
-take any index that begins with agency (README, "Indexes")."""
-
-_CASE = f"""
+_CASE = """
     SELECT debt.id, debt.state, debt.sub_state, debt.held_state, debt.held_sub_state, debt.currency,
            debt.placed_principal_minor, debt.open_principal_minor, debt.open_titles, debt.oldest_due_date,
            debt.agreements_in_force, debt.holds_active, debt.promise_until, debt.last_step_date, debt.last_level,
@@ -26,14 +22,16 @@ _CASE = f"""
            debt.debtor_id, debtor.display_name AS debtor_name,
            contract.reference AS contract_reference, contract.product, clock.business_date
     FROM cases AS debt
-    JOIN contracts AS contract ON contract.agency = {SCOPE} AND contract.id = debt.contract_id
-    JOIN creditors AS creditor ON creditor.agency = {SCOPE} AND creditor.id = debt.creditor_id
-    JOIN people AS debtor ON debtor.agency = {SCOPE} AND debtor.id = debt.debtor_id
+    JOIN contracts AS contract ON contract.agency = (SELECT CAST(:agency AS uuid)) AND contract.id = debt.contract_id
+    JOIN creditors AS creditor ON creditor.agency = (SELECT CAST(:agency AS uuid)) AND creditor.id = debt.creditor_id
+    JOIN people AS debtor ON debtor.agency = (SELECT CAST(:agency AS uuid)) AND debtor.id = debt.debtor_id
     JOIN agency_clock AS clock ON clock.agency = debt.agency
-    WHERE debt.agency = {SCOPE}
+    WHERE debt.agency = (SELECT CAST(:agency AS uuid))
 """
 
-GET = sa.text(f"{_CASE} AND debt.id = :id AND (CAST(:creditor AS uuid) IS NULL OR debt.creditor_id = :creditor)")
+GET = sa.text(
+    f"{_CASE} AND debt.id = :id AND (CAST(:creditor AS uuid) IS NULL OR debt.creditor_id = :creditor)"
+)
 """One case by ``agency``, ``id`` and ``creditor`` (None: any)."""
 
 _LIST_FILTERS: Mapping[str, str] = {
@@ -42,16 +40,16 @@ _LIST_FILTERS: Mapping[str, str] = {
     "min_days": "debt.oldest_due_date <= clock.business_date - CAST(:min_days AS integer)",
     "max_days": "(debt.oldest_due_date IS NULL OR debt.oldest_due_date >= clock.business_date - CAST(:max_days AS integer))",
     # Contract -> cases by the natural key of titles, which begins with the contract.
-    "contract_reference": f"""debt.id IN (
+    "contract_reference": """debt.id IN (
         SELECT title.case_id FROM creditors AS owner
-        JOIN contracts AS named ON named.agency = {SCOPE} AND named.creditor_id = owner.id
+        JOIN contracts AS named ON named.agency = (SELECT CAST(:agency AS uuid)) AND named.creditor_id = owner.id
              AND named.reference = :contract_reference
-        JOIN titles AS title ON title.agency = {SCOPE} AND title.contract_id = named.id AND NOT title.withdrawn
-        WHERE owner.agency = {SCOPE})""",
-    "debtor_document": f"""debt.debtor_id IN (
-        SELECT id FROM people WHERE agency = {SCOPE} AND document_type IN ('CPF', 'CNPJ', 'NIF')
+        JOIN titles AS title ON title.agency = (SELECT CAST(:agency AS uuid)) AND title.contract_id = named.id AND NOT title.withdrawn
+        WHERE owner.agency = (SELECT CAST(:agency AS uuid)))""",
+    "debtor_document": """debt.debtor_id IN (
+        SELECT id FROM people WHERE agency = (SELECT CAST(:agency AS uuid)) AND document_type IN ('CPF', 'CNPJ', 'NIF')
         AND document = :debtor_document)""",
-    "debtor_name": f"debt.debtor_id IN (SELECT find_debtors({SCOPE}, :debtor_name))",
+    "debtor_name": "debt.debtor_id IN (SELECT find_debtors((SELECT CAST(:agency AS uuid)), :debtor_name))",
     "after": "debt.id > :after",
 }
 
@@ -81,7 +79,12 @@ def position(row: sa.Row[Any]) -> cases.Position:
 
 
 def move(
-    tx: db.Transaction, agency: uuid.UUID, case_id: uuid.UUID, moved: cases.Position, *, now: datetime.datetime
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    case_id: uuid.UUID,
+    moved: cases.Position,
+    *,
+    now: datetime.datetime,
 ) -> int:
     """Store where the case stands now. Returns its version."""
     return int(
@@ -171,7 +174,9 @@ def add_hold(
     return row
 
 
-def release_hold(tx: db.Transaction, agency: uuid.UUID, *, case_id: uuid.UUID, hold_id: uuid.UUID) -> sa.Row[Any] | None:
+def release_hold(
+    tx: db.Transaction, agency: uuid.UUID, *, case_id: uuid.UUID, hold_id: uuid.UUID
+) -> sa.Row[Any] | None:
     """Release a hold; None where it is not active."""
     row = tx.execute(_RELEASE_HOLD, {"agency": agency, "case_id": case_id, "id": hold_id}).one_or_none()
     if row is not None:
@@ -184,21 +189,39 @@ def holds(tx: db.Transaction, agency: uuid.UUID, case_ids: Sequence[uuid.UUID]) 
     return tx.execute(_ACTIVE_HOLDS, {"agency": agency, "case_ids": case_ids}).all()
 
 
-def hold(tx: db.Transaction, agency: uuid.UUID, *, case_id: uuid.UUID, hold_id: uuid.UUID) -> sa.Row[Any] | None:
+def hold(
+    tx: db.Transaction, agency: uuid.UUID, *, case_id: uuid.UUID, hold_id: uuid.UUID
+) -> sa.Row[Any] | None:
     """One hold of a case, whatever its state."""
     return tx.execute(_HOLD, {"agency": agency, "case_id": case_id, "id": hold_id}).one_or_none()
 
 
 def person_of(tx: db.Transaction, agency: uuid.UUID, *, case_id: uuid.UUID, person_id: uuid.UUID) -> bool:
     """Whether the person is the debtor or a guarantor of the case."""
-    return tx.execute(_PERSON_OF, {"agency": agency, "case_id": case_id, "person_id": person_id}).first() is not None
+    return (
+        tx.execute(_PERSON_OF, {"agency": agency, "case_id": case_id, "person_id": person_id}).first()
+        is not None
+    )
 
 
+def states(
+    tx: db.Transaction, agency: uuid.UUID, *, after: uuid.UUID | None, last: uuid.UUID
+) -> Sequence[sa.Row[Any]]:
+    """States of the cases after ``after`` up to ``last``, in id order."""
+    return tx.execute(_STATES, {"agency": agency, "after": after, "last": last}).all()
+
+
+_STATES = sa.text(
+    """
+    SELECT id, version, state, sub_state, open_principal_minor FROM cases
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND (CAST(:after AS uuid) IS NULL OR id > :after) AND id <= :last ORDER BY id
+    """
+)
 _MOVE = sa.text(
-    f"""
+    """
     UPDATE cases SET state = :state, sub_state = :sub_state, held_state = :held_state, held_sub_state = :held_sub_state,
            version = version + 1, updated_at = :now
-    WHERE agency = {SCOPE} AND id = :id RETURNING version
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :id RETURNING version
     """
 )
 _NOTE = sa.text(
@@ -209,107 +232,111 @@ _NOTE = sa.text(
 ).bindparams(sa.bindparam("details", type_=sa.JSON(none_as_null=True)))
 _HOLD_COLUMNS = "id, case_id, type, state, channels, until, reason, created_at"
 _ADD_HOLD = sa.text(
-    f"""
+    """
     INSERT INTO holds (agency, case_id, type, state, channels, until, reason, created_at)
     VALUES (:agency, :case_id, :type, 'ACTIVE', :channels, :until, :reason, :now) RETURNING {_HOLD_COLUMNS}
     """
 )
 _RELEASE_HOLD = sa.text(
-    f"""
+    """
     UPDATE holds SET state = 'RELEASED'
-    WHERE agency = {SCOPE} AND case_id = :case_id AND id = :id AND state = 'ACTIVE' RETURNING {_HOLD_COLUMNS}
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND id = :id AND state = 'ACTIVE' RETURNING {_HOLD_COLUMNS}
     """
 )
 _HOLDS_CHANGED = sa.text(
-    f"""
+    """
     UPDATE cases SET holds_active = (
-        SELECT count(*) FROM holds WHERE agency = {SCOPE} AND case_id = :case_id AND state = 'ACTIVE')
-    WHERE agency = {SCOPE} AND id = :case_id
+        SELECT count(*) FROM holds WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = 'ACTIVE')
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id
     """
 )
 _ACTIVE_HOLDS = sa.text(
-    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = {SCOPE} AND case_id = ANY (:case_ids) AND state = 'ACTIVE'"
+    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids) AND state = 'ACTIVE'"  # noqa: S608
 )
-_HOLD = sa.text(f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = {SCOPE} AND case_id = :case_id AND id = :id")
+_HOLD = sa.text(
+    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND id = :id"  # noqa: S608
+)
 _PERSON_OF = sa.text(
-    f"""
-    SELECT 1 FROM cases WHERE agency = {SCOPE} AND id = :case_id AND debtor_id = :person_id
+    """
+    SELECT 1 FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id AND debtor_id = :person_id
     UNION ALL
-    SELECT 1 FROM case_guarantors WHERE agency = {SCOPE} AND case_id = :case_id AND person_id = :person_id
+    SELECT 1 FROM case_guarantors WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND person_id = :person_id
     """
 )
 
 EXISTS = sa.text(
-    f"SELECT 1 FROM cases WHERE agency = {SCOPE} AND id = :case_id"
+    "SELECT 1 FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id"
     " AND (CAST(:creditor AS uuid) IS NULL OR creditor_id = :creditor)"
 )
 
 TITLES = sa.text(
-    f"""
+    """
     SELECT title.id, title.title_reference, title.title_type, title.issue_date, title.due_date, title.principal_minor,
            title.open_principal_minor, title.state, debt.currency
     FROM cases AS debt
-    JOIN titles AS title ON title.agency = {SCOPE} AND title.case_id = debt.id
-    WHERE debt.agency = {SCOPE} AND debt.id = :case_id
+    JOIN titles AS title ON title.agency = (SELECT CAST(:agency AS uuid)) AND title.case_id = debt.id
+    WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = :case_id
       AND (CAST(:creditor AS uuid) IS NULL OR debt.creditor_id = :creditor)
       AND (CAST(:after_due AS date) IS NULL OR (title.due_date, title.id) > (:after_due, :after_id))
     ORDER BY title.due_date, title.id LIMIT :limit
     """
 )
 PEOPLE = sa.text(
-    f"""
+    """
     SELECT person.id, party.role, person.display_name, person.document_type, person.document,
            point.id AS point_id, point.kind, point.value, point.provenance, barred.reason AS invalid_reason
     FROM (
-        SELECT debtor_id AS person_id, 'HOLDER' AS role, 0 AS place FROM cases WHERE agency = {SCOPE} AND id = :case_id
+        SELECT debtor_id AS person_id, 'HOLDER' AS role, 0 AS place FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id
         UNION ALL
-        SELECT person_id, 'GUARANTOR', 1 FROM case_guarantors WHERE agency = {SCOPE} AND case_id = :case_id
+        SELECT person_id, 'GUARANTOR', 1 FROM case_guarantors WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id
     ) AS party
-    JOIN people AS person ON person.agency = {SCOPE} AND person.id = party.person_id
-    LEFT JOIN contact_points AS point ON point.agency = {SCOPE} AND point.person_id = person.id
-    LEFT JOIN barred_contacts AS barred ON barred.agency = {SCOPE} AND barred.kind = point.kind
+    JOIN people AS person ON person.agency = (SELECT CAST(:agency AS uuid)) AND person.id = party.person_id
+    LEFT JOIN contact_points AS point ON point.agency = (SELECT CAST(:agency AS uuid)) AND point.person_id = person.id
+    LEFT JOIN barred_contacts AS barred ON barred.agency = (SELECT CAST(:agency AS uuid)) AND barred.kind = point.kind
          AND barred.value = point.value
     ORDER BY party.place, person.id, point.kind DESC, point.position, point.id
     """
 )
 TIMELINE = sa.text(
-    f"""
+    """
     SELECT id, at, business_date, actor, kind, code, details, note, subject_id FROM timeline
-    WHERE agency = {SCOPE} AND case_id = :case_id AND (CAST(:after AS uuid) IS NULL OR id < :after)
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND (CAST(:after AS uuid) IS NULL OR id < :after)
     ORDER BY id DESC LIMIT :limit
     """
 )
-HOLDS = sa.text(f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = {SCOPE} AND case_id = :case_id ORDER BY id")
+HOLDS = sa.text(
+    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id ORDER BY id"  # noqa: S608
+)
 CREDITORS = sa.text(
-    f"""
+    """
     SELECT id, reference, display_name, document, address FROM creditors
-    WHERE agency = {SCOPE} AND (CAST(:after AS uuid) IS NULL OR id > :after) ORDER BY id LIMIT :limit
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND (CAST(:after AS uuid) IS NULL OR id > :after) ORDER BY id LIMIT :limit
     """
 )
 SUMMARY = sa.text(
-    f"""
+    """
     WITH debts AS (
         SELECT state, currency, count(*) AS cases, sum(placed_principal_minor)::bigint AS placed,
                sum(open_principal_minor)::bigint AS open
-        FROM cases WHERE agency = {SCOPE} GROUP BY state, currency
+        FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) GROUP BY state, currency
     )
     SELECT (SELECT jsonb_agg(to_jsonb(debts)) FROM debts) AS debts,
-           (SELECT count(DISTINCT debtor_id) FROM cases WHERE agency = {SCOPE}) AS debtors,
-           (SELECT count(*) FROM titles WHERE agency = {SCOPE}) AS titles,
-           (SELECT count(*) FROM promises WHERE agency = {SCOPE}) AS promises,
-           (SELECT count(*) FROM contacts WHERE agency = {SCOPE}) AS contacts,
+           (SELECT count(DISTINCT debtor_id) FROM cases WHERE agency = (SELECT CAST(:agency AS uuid))) AS debtors,
+           (SELECT count(*) FROM titles WHERE agency = (SELECT CAST(:agency AS uuid))) AS titles,
+           (SELECT count(*) FROM promises WHERE agency = (SELECT CAST(:agency AS uuid))) AS promises,
+           (SELECT count(*) FROM contacts WHERE agency = (SELECT CAST(:agency AS uuid))) AS contacts,
            (SELECT count(*) FROM outbox) AS outbox,
-           (SELECT count(*) FROM parked WHERE agency = {SCOPE}) AS parked
+           (SELECT count(*) FROM parked WHERE agency = (SELECT CAST(:agency AS uuid))) AS parked
     """
 )
 PARTIES = sa.text(
-    f"""
+    """
     SELECT debt.id, debtor.display_name, debtor.document_type, debtor.document, debtor.address, debtor.city,
            debtor.region, debtor.postal_code, creditor.display_name AS creditor_name,
            creditor.document AS creditor_document, creditor.address AS creditor_address
     FROM cases AS debt
-    JOIN people AS debtor ON debtor.agency = {SCOPE} AND debtor.id = debt.debtor_id
-    JOIN creditors AS creditor ON creditor.agency = {SCOPE} AND creditor.id = debt.creditor_id
-    WHERE debt.agency = {SCOPE} AND debt.id = ANY (:case_ids)
+    JOIN people AS debtor ON debtor.agency = (SELECT CAST(:agency AS uuid)) AND debtor.id = debt.debtor_id
+    JOIN creditors AS creditor ON creditor.agency = (SELECT CAST(:agency AS uuid)) AND creditor.id = debt.creditor_id
+    WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = ANY (:case_ids)
     """
 )

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
-from case_service.store.cases import SCOPE
 from servicekit import db
 
 
@@ -190,23 +190,23 @@ def change_payment(
 
 
 _CLOSE = sa.text(
-    f"""
+    """
     UPDATE reservations SET state = 'CLOSED', counts = done.attempted
     FROM unnest(CAST(:keys AS uuid[]), CAST(:attempted AS boolean[])) AS done (key, attempted)
-    WHERE reservations.agency = {SCOPE} AND reservations.key = done.key AND reservations.state = 'OPEN'
+    WHERE reservations.agency = (SELECT CAST(:agency AS uuid)) AND reservations.key = done.key AND reservations.state = 'OPEN'
     """
 )
 _CLOSE_CALL = sa.text(
-    f"""
+    """
     UPDATE reservations SET state = 'CLOSED', counts = :attempted, right_party_call = :right_party,
            abandoned = :abandoned, version = :version
-    WHERE agency = {SCOPE} AND key = :key AND state <> 'REFUSED' AND version < :version
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND key = :key AND state <> 'REFUSED' AND version < :version
     """
 )
 _BAR = sa.text(
-    f"""
+    """
     INSERT INTO barred_contacts (agency, kind, value, reason, since)
-    SELECT agency, kind, value, :reason, :now FROM contact_points WHERE agency = {SCOPE} AND id = :id
+    SELECT agency, kind, value, :reason, :now FROM contact_points WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :id
     ON CONFLICT DO NOTHING
     """
 )
@@ -231,39 +231,39 @@ _RECORD_MESSAGE = sa.text(
     """
 )
 _NOTE_ONCE = sa.text(
-    f"""
+    """
     INSERT INTO timeline (agency, case_id, at, business_date, actor, kind, code, details, subject_id)
     SELECT :agency, :case_id, :at, :business_date, :actor, :kind, :code, :details, :subject_id
     WHERE NOT EXISTS (
-        SELECT FROM timeline WHERE agency = {SCOPE} AND case_id = :case_id AND kind = :kind AND code = :code
+        SELECT FROM timeline WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND kind = :kind AND code = :code
         AND subject_id = :subject_id)
     """
 ).bindparams(
     sa.bindparam("agency", type_=sa.Uuid),
     sa.bindparam("case_id", type_=sa.Uuid),
     sa.bindparam("subject_id", type_=sa.Uuid),
-    sa.bindparam("details", type_=sa.dialects.postgresql.JSONB(none_as_null=True)),
+    sa.bindparam("details", type_=postgresql.JSONB(none_as_null=True)),
 )
 _MOVED = "id, version, state, sub_state, open_principal_minor"
 _REACHED_NOBODY = sa.text(
-    f"""
+    """
     UPDATE cases SET sub_state = 'NO_CONTACT', version = version + 1, updated_at = :now
-    WHERE agency = {SCOPE} AND id = ANY (:case_ids) AND state = 'IN_COLLECTION' AND sub_state = 'NEW'
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids) AND state = 'IN_COLLECTION' AND sub_state = 'NEW'
     RETURNING {_MOVED}
     """
 )
 _PROMISE_UNTIL = sa.text(
-    f"""
+    """
     UPDATE cases SET promise_until = (
-        SELECT max(promise_date) FROM promises WHERE agency = {SCOPE} AND case_id = :case_id AND state = 'OPEN')
-    WHERE agency = {SCOPE} AND id = :case_id
+        SELECT max(promise_date) FROM promises WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = 'OPEN')
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id
     """
 )
 _PROMISE = (
     sa.text(
-        f"""
+        """
         UPDATE promises SET state = 'REPLACED'
-        WHERE agency = {SCOPE} AND case_id = :case_id AND state = 'OPEN' AND act_key <> :act_key
+        WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = 'OPEN' AND act_key <> :act_key
         """
     ),
     sa.text(
@@ -278,20 +278,22 @@ _PROMISE = (
     _PROMISE_UNTIL,
 )
 _KEEP = sa.text(
-    f"""
+    """
     UPDATE promises SET state = 'KEPT'
-    WHERE agency = {SCOPE} AND case_id = :case_id AND state = 'OPEN' AND amount_minor <= (
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = 'OPEN' AND amount_minor <= (
         SELECT coalesce(sum(allocated_minor), 0) FROM case_payments
-        WHERE agency = {SCOPE} AND case_id = :case_id AND state = 'ALLOCATED' AND value_date >= promises.made_on)
+        WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = 'ALLOCATED' AND value_date >= promises.made_on)
     RETURNING act_key
     """
 )
-_KNOWN_TITLES = sa.text(f"SELECT count(*) FROM titles WHERE agency = {SCOPE} AND id = ANY (:title_ids)")
+_KNOWN_TITLES = sa.text(
+    "SELECT count(*) FROM titles WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:title_ids)"
+)
 
 # Sums move by the difference that this statement makes, so that a case of 100,000 titles costs no more than a small one;
 # the oldest open title is the first row of its index that is open.
 _CHANGE_TITLES = sa.text(
-    f"""
+    """
     WITH news AS (
         SELECT DISTINCT ON (title_id) title_id, version, state, open_minor
         FROM unnest(CAST(:title_ids AS uuid[]), CAST(:versions AS bigint[]), CAST(:states AS text[]),
@@ -300,7 +302,7 @@ _CHANGE_TITLES = sa.text(
     ), changed AS (
         UPDATE titles SET state = news.state, open_principal_minor = news.open_minor, version = news.version
         FROM news
-        WHERE titles.agency = {SCOPE} AND titles.id = news.title_id AND titles.version < news.version
+        WHERE titles.agency = (SELECT CAST(:agency AS uuid)) AND titles.id = news.title_id AND titles.version < news.version
           AND NOT titles.withdrawn
         RETURNING titles.case_id, new.id AS title_id, new.due_date, new.open_principal_minor AS open_now,
                   old.open_principal_minor AS open_before
@@ -315,11 +317,11 @@ _CHANGE_TITLES = sa.text(
         open_titles = cases.open_titles + sums.titles,
         oldest_due_date = least(sums.oldest, (
             SELECT other.due_date FROM titles AS other
-            WHERE other.agency = {SCOPE} AND other.case_id = cases.id AND other.open_principal_minor > 0
+            WHERE other.agency = (SELECT CAST(:agency AS uuid)) AND other.case_id = cases.id AND other.open_principal_minor > 0
               AND other.id <> ALL (sums.ids)
             ORDER BY other.due_date, other.id LIMIT 1)),
         version = cases.version + 1, updated_at = :now
-    FROM sums WHERE cases.agency = {SCOPE} AND cases.id = sums.case_id
+    FROM sums WHERE cases.agency = (SELECT CAST(:agency AS uuid)) AND cases.id = sums.case_id
     RETURNING cases.id, cases.version, cases.state, cases.sub_state, cases.held_state, cases.held_sub_state,
               cases.open_principal_minor, cases.open_titles, cases.agreements_in_force
     """
@@ -333,11 +335,11 @@ _CHANGE_AGREEMENT = sa.text(
     """
 )
 _AGREEMENTS_IN_FORCE = sa.text(
-    f"""
+    """
     UPDATE cases SET agreements_in_force = (
         SELECT count(*) FROM case_agreements
-        WHERE agency = {SCOPE} AND case_id = :case_id AND state = ANY (:in_force))
-    WHERE agency = {SCOPE} AND id = :case_id
+        WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = ANY (:in_force))
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id
     """
 )
 _CHANGE_PAYMENT = sa.text(

@@ -9,18 +9,21 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from case_service.store.cases import SCOPE
 from servicekit import db
 
 
-def lock(tx: db.Transaction, agency: uuid.UUID, *, case_ids: Sequence[uuid.UUID], person_ids: Sequence[uuid.UUID]) -> None:
+def lock(
+    tx: db.Transaction, agency: uuid.UUID, *, case_ids: Sequence[uuid.UUID], person_ids: Sequence[uuid.UUID]
+) -> None:
     """Lock the cases, then everybody on them who is asked for, each in id order: caps are of a case and of a person. Cases
     without a person named lock their debtor."""
     db.lock_anchors(tx, "cases", agency, case_ids, column="id")
     tx.execute(_LOCK_PEOPLE, {"agency": agency, "case_ids": case_ids, "person_ids": person_ids}).all()
 
 
-def debts(tx: db.Transaction, agency: uuid.UUID, case_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, sa.Row[Any]]:
+def debts(
+    tx: db.Transaction, agency: uuid.UUID, case_ids: Sequence[uuid.UUID]
+) -> Mapping[uuid.UUID, sa.Row[Any]]:
     """Cases with what an answer tells of them."""
     return {row.id: row for row in tx.execute(_DEBTS, {"agency": agency, "case_ids": case_ids})}
 
@@ -52,7 +55,9 @@ def uses(
     ).all()
 
 
-def answers(tx: db.Transaction, agency: uuid.UUID, keys: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, sa.Row[Any]]:
+def answers(
+    tx: db.Transaction, agency: uuid.UUID, keys: Sequence[uuid.UUID]
+) -> Mapping[uuid.UUID, sa.Row[Any]]:
     """What was answered to these keys before."""
     return {row.key: row for row in tx.execute(_ANSWERS, {"agency": agency, "keys": keys})}
 
@@ -64,63 +69,63 @@ def keep(tx: db.Transaction, agency: uuid.UUID, reservations: Sequence[Mapping[s
 
 
 _LOCK_PEOPLE = sa.text(
-    f"""
-    SELECT id FROM people WHERE agency = {SCOPE} AND id = ANY (ARRAY(
-        SELECT debtor_id FROM cases WHERE agency = {SCOPE} AND id = ANY (:case_ids)
+    """
+    SELECT id FROM people WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (ARRAY(
+        SELECT debtor_id FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids)
         UNION SELECT unnest(CAST(:person_ids AS uuid[]))))
     ORDER BY id FOR NO KEY UPDATE
     """
 )
 _DEBTS = sa.text(
-    f"""
+    """
     SELECT debt.id, debt.debtor_id, debt.state, debt.currency, debt.open_principal_minor, debt.frozen_by,
            debt.agreements_in_force, debt.promise_until, debt.holds_active,
            creditor.display_name AS creditor_name, creditor.address AS creditor_address,
            creditor.document AS creditor_document, contract.reference AS contract_reference, contract.product
     FROM cases AS debt
-    JOIN creditors AS creditor ON creditor.agency = {SCOPE} AND creditor.id = debt.creditor_id
-    JOIN contracts AS contract ON contract.agency = {SCOPE} AND contract.id = debt.contract_id
-    WHERE debt.agency = {SCOPE} AND debt.id = ANY (:case_ids)
+    JOIN creditors AS creditor ON creditor.agency = (SELECT CAST(:agency AS uuid)) AND creditor.id = debt.creditor_id
+    JOIN contracts AS contract ON contract.agency = (SELECT CAST(:agency AS uuid)) AND contract.id = debt.contract_id
+    WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = ANY (:case_ids)
     """
 )
 _PARTIES = sa.text(
-    f"""
+    """
     SELECT party.case_id, party.guarantor, person.id, person.display_name, person.country, person.region,
            person.postal_code
     FROM (
         SELECT id AS case_id, debtor_id AS person_id, false AS guarantor FROM cases
-        WHERE agency = {SCOPE} AND id = ANY (:case_ids)
+        WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids)
         UNION ALL
-        SELECT case_id, person_id, true FROM case_guarantors WHERE agency = {SCOPE} AND case_id = ANY (:case_ids)
-    ) AS party JOIN people AS person ON person.agency = {SCOPE} AND person.id = party.person_id
+        SELECT case_id, person_id, true FROM case_guarantors WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids)
+    ) AS party JOIN people AS person ON person.agency = (SELECT CAST(:agency AS uuid)) AND person.id = party.person_id
     """
 )
 _POINTS = sa.text(
-    f"""
+    """
     SELECT point.id, point.person_id, point.kind, point.value, point.position FROM contact_points AS point
-    WHERE point.agency = {SCOPE} AND point.person_id = ANY (:person_ids) AND NOT EXISTS (
+    WHERE point.agency = (SELECT CAST(:agency AS uuid)) AND point.person_id = ANY (:person_ids) AND NOT EXISTS (
         SELECT FROM barred_contacts AS barred
-        WHERE barred.agency = {SCOPE} AND barred.kind = point.kind AND barred.value = point.value)
+        WHERE barred.agency = (SELECT CAST(:agency AS uuid)) AND barred.kind = point.kind AND barred.value = point.value)
     """
 )
 _USE = "key, person_id, case_id, local_date, contact_point_id, right_party_call, abandoned, reserved_at"
 _USES = sa.text(
-    f"""
+    """
     SELECT {_USE} FROM reservations
-    WHERE agency = {SCOPE} AND person_id = ANY (:person_ids) AND local_date >= :since AND counts
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND person_id = ANY (:person_ids) AND local_date >= :since AND counts
     UNION
     SELECT {_USE} FROM reservations
-    WHERE agency = {SCOPE} AND case_id = ANY (:case_ids) AND local_date >= :since AND counts
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids) AND local_date >= :since AND counts
     """
 )
 _ANSWERS = sa.text(
-    f"""
+    """
     SELECT reservation.key, reservation.case_id, reservation.person_id, reservation.state, reservation.counts,
            reservation.contact_point_id, reservation.rule, reservation.explanation, reservation.time_zone,
            reservation.valid_until, point.value
     FROM reservations AS reservation
-    LEFT JOIN contact_points AS point ON point.agency = {SCOPE} AND point.id = reservation.contact_point_id
-    WHERE reservation.agency = {SCOPE} AND reservation.key = ANY (:keys)
+    LEFT JOIN contact_points AS point ON point.agency = (SELECT CAST(:agency AS uuid)) AND point.id = reservation.contact_point_id
+    WHERE reservation.agency = (SELECT CAST(:agency AS uuid)) AND reservation.key = ANY (:keys)
     """
 )
 _KEEP = sa.text(

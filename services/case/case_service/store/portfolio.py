@@ -130,7 +130,10 @@ def count(tx: db.Transaction) -> Counts:
     return Counts(
         new=row.new,
         unchanged=row.unchanged,
-        rejects=[(line, field) for line, field in zip(row.changed_lines or (), row.changed_fields or (), strict=True)],
+        rejects=[
+            (line, field)
+            for line, field in zip(row.changed_lines or (), row.changed_fields or (), strict=True)
+        ],
         frozen=row.frozen_lines or (),
     )
 
@@ -140,7 +143,9 @@ def placed(tx: db.Transaction) -> list[Placed]:
     return [_placed(row) for row in tx.execute(_PLACED)]
 
 
-def titles_of(tx: db.Transaction, agency: uuid.UUID, *, after: uuid.UUID | None, cases: int) -> tuple[list[Placed], uuid.UUID | None]:
+def titles_of(
+    tx: db.Transaction, agency: uuid.UUID, *, after: uuid.UUID | None, cases: int
+) -> tuple[list[Placed], uuid.UUID | None]:
     """Titles of the next ``cases`` cases in id order, as placed, for republish; and the last of these ids (None: none left)."""
     ids = tx.execute(_NEXT_CASES, {"agency": agency, "after": after, "cases": cases}).scalars().all()
     if not ids:
@@ -167,7 +172,9 @@ def _placed(row: sa.Row[Any]) -> Placed:
     )
 
 
-def slice_answer(tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID, slice_: int) -> sa.Row[Any] | None:
+def slice_answer(
+    tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID, slice_: int
+) -> sa.Row[Any] | None:
     """What was answered for this slice before: applied, unchanged, rejects. None when it is new."""
     return tx.execute(_SLICE, {"agency": agency, "batch_id": batch_id, "slice": slice_}).one_or_none()
 
@@ -219,7 +226,9 @@ _PREPARE = [
     ),
     sa.text("TRUNCATE staging, staged_titles"),
 ]
-_ANALYZE_STAGING = sa.text("ANALYZE staging (creditor_reference, contract_reference, debtor_document, guarantor_document)")
+_ANALYZE_STAGING = sa.text(
+    "ANALYZE staging (creditor_reference, contract_reference, debtor_document, guarantor_document)"
+)
 
 _CREDITORS = """
     INSERT INTO creditors (agency, reference, display_name, document, address)
@@ -484,7 +493,7 @@ _REPUBLISH = sa.text(
         JOIN titles AS title ON title.agency = debt.agency AND title.case_id = debt.id
         JOIN contracts AS contract ON contract.agency = debt.agency AND contract.id = debt.contract_id
         JOIN creditors AS creditor ON creditor.agency = debt.agency AND creditor.id = debt.creditor_id
-        WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = ANY (:ids)
+        WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = ANY (:ids) AND NOT title.withdrawn
         ORDER BY debt.partition, debt.id, title.due_date, title.id
         """
     )

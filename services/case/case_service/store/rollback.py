@@ -9,7 +9,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from case_service.store.cases import SCOPE
 from servicekit import db
 
 
@@ -18,12 +17,16 @@ def cases_of_batch(tx: db.Transaction, agency: uuid.UUID, batch_id: uuid.UUID) -
     return tx.execute(_CASES, {"agency": agency, "batch_id": batch_id}).scalars().all()
 
 
-def done_since(tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID, case_ids: Sequence[uuid.UUID]) -> sa.Row[Any] | None:
+def done_since(
+    tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID, case_ids: Sequence[uuid.UUID]
+) -> sa.Row[Any] | None:
     """Something that was done on one of the cases after the batch was placed: ``case_id``, ``what``. None: nothing."""
     return tx.execute(_DONE_SINCE, {"agency": agency, "batch_id": batch_id, "case_ids": case_ids}).first()
 
 
-def freeze(tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID, case_ids: Sequence[uuid.UUID]) -> None:
+def freeze(
+    tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID, case_ids: Sequence[uuid.UUID]
+) -> None:
     """Nothing is done on these cases until the batch is taken back or given back."""
     tx.execute(_FREEZE, {"agency": agency, "batch_id": batch_id, "case_ids": case_ids})
 
@@ -31,6 +34,11 @@ def freeze(tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID, case_i
 def thaw(tx: db.Transaction, agency: uuid.UUID, batch_id: uuid.UUID, case_ids: Sequence[uuid.UUID]) -> int:
     """Give the frozen cases back as they were; how many."""
     return tx.execute(_THAW, {"agency": agency, "batch_id": batch_id, "case_ids": case_ids}).rowcount
+
+
+def frozen(tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID) -> int:
+    """Cases of the batch that are frozen for it."""
+    return int(tx.execute(_FROZEN, {"agency": agency, "batch_id": batch_id}).scalar_one())
 
 
 def withdraw(
@@ -60,49 +68,58 @@ def returned(
     """Those of the cases that have no open title left are RETURNED, with a line in their timeline; their rows."""
     return tx.execute(
         _RETURN,
-        {"agency": agency, "case_ids": case_ids, "batch_id": batch_id, "now": now, "business_date": business_date},
+        {
+            "agency": agency,
+            "case_ids": case_ids,
+            "batch_id": batch_id,
+            "now": now,
+            "business_date": business_date,
+        },
     ).all()
 
 
 _CASES = sa.text(
-    f"""
-    SELECT DISTINCT case_id FROM titles WHERE agency = {SCOPE} AND batch_id = :batch_id AND NOT withdrawn
+    """
+    SELECT DISTINCT case_id FROM titles WHERE agency = (SELECT CAST(:agency AS uuid)) AND batch_id = :batch_id AND NOT withdrawn
     ORDER BY case_id
     """
 )
 # Ids of timeline lines and marks of slices are made by this database in time order, whatever the agency's clock says.
 _DONE_SINCE = sa.text(
-    f"""
+    """
     WITH mark AS (
-        SELECT mark AS placed FROM placed_slices WHERE agency = {SCOPE} AND batch_id = :batch_id ORDER BY mark LIMIT 1)
+        SELECT mark AS placed FROM placed_slices WHERE agency = (SELECT CAST(:agency AS uuid)) AND batch_id = :batch_id ORDER BY mark LIMIT 1)
     SELECT case_id, kind || ' ' || code AS what FROM timeline, mark
-    WHERE agency = {SCOPE} AND case_id = ANY (:case_ids) AND id > mark.placed
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids) AND id > mark.placed
       AND NOT (kind = 'STATE_CHANGED' AND code IN ('READY', 'IN_COLLECTION'))
     UNION ALL
     SELECT case_id, 'RESERVATION ' || channel FROM reservations
-    WHERE agency = {SCOPE} AND case_id = ANY (:case_ids) AND state = 'OPEN'
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids) AND state = 'OPEN'
     UNION ALL
     SELECT debt.id, 'STEP ' || debt.last_level FROM cases AS debt
-    WHERE debt.agency = {SCOPE} AND debt.id = ANY (:case_ids) AND debt.last_step_date >= (
-        SELECT max(business_date) FROM placed_slices WHERE agency = {SCOPE} AND batch_id = :batch_id)
+    WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = ANY (:case_ids) AND debt.last_step_date >= (
+        SELECT max(business_date) FROM placed_slices WHERE agency = (SELECT CAST(:agency AS uuid)) AND batch_id = :batch_id)
     UNION ALL
     SELECT debt.id, 'STATE ' || debt.state FROM cases AS debt
-    WHERE debt.agency = {SCOPE} AND debt.id = ANY (:case_ids)
+    WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = ANY (:case_ids)
       AND (debt.state NOT IN ('READY', 'IN_COLLECTION') OR debt.agreements_in_force > 0)
     LIMIT 1
     """
 )
 _FREEZE = sa.text(
-    f"UPDATE cases SET frozen_by = :batch_id WHERE agency = {SCOPE} AND id = ANY (:case_ids) AND frozen_by IS NULL"
+    "UPDATE cases SET frozen_by = :batch_id WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids) AND frozen_by IS NULL"
 )
 _THAW = sa.text(
-    f"UPDATE cases SET frozen_by = NULL WHERE agency = {SCOPE} AND id = ANY (:case_ids) AND frozen_by = :batch_id"
+    "UPDATE cases SET frozen_by = NULL WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids) AND frozen_by = :batch_id"
+)
+_FROZEN = sa.text(
+    "SELECT count(*) FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND frozen_by = :batch_id"
 )
 _WITHDRAW = sa.text(
-    f"""
+    """
     WITH taken AS (
         UPDATE titles SET withdrawn = true, state = 'WITHDRAWN', open_principal_minor = 0
-        WHERE agency = {SCOPE} AND case_id = ANY (:case_ids) AND NOT withdrawn
+        WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids) AND NOT withdrawn
           AND (CAST(:batch_id AS uuid) IS NULL OR batch_id = :batch_id)
         RETURNING new.id AS title_id, new.case_id, old.open_principal_minor AS minor
     ), sums AS (
@@ -114,10 +131,10 @@ _WITHDRAW = sa.text(
             open_principal_minor = open_principal_minor - sums.minor, open_titles = open_titles - sums.titles,
             oldest_due_date = (
                 SELECT min(due_date) FROM titles
-                WHERE titles.agency = {SCOPE} AND titles.case_id = cases.id AND open_principal_minor > 0
+                WHERE titles.agency = (SELECT CAST(:agency AS uuid)) AND titles.case_id = cases.id AND open_principal_minor > 0
                   AND titles.id <> ALL (sums.ids)),
             frozen_by = NULL, version = version + 1, updated_at = :now
-        FROM sums WHERE cases.agency = {SCOPE} AND cases.id = sums.case_id
+        FROM sums WHERE cases.agency = (SELECT CAST(:agency AS uuid)) AND cases.id = sums.case_id
     )
     SELECT (crc32(uuid_send(case_id)) % 24)::integer AS partition,
            string_agg(uuid_send(case_id), ''::bytea) AS case_ids, string_agg(uuid_send(title_id), ''::bytea) AS title_ids
@@ -125,10 +142,10 @@ _WITHDRAW = sa.text(
     """
 )
 _RETURN = sa.text(
-    f"""
+    """
     WITH back AS (
         UPDATE cases SET state = 'RETURNED', sub_state = '', version = version + 1, updated_at = :now
-        WHERE agency = {SCOPE} AND id = ANY (:case_ids) AND open_titles = 0 AND state IN ('READY', 'IN_COLLECTION')
+        WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids) AND open_titles = 0 AND state IN ('READY', 'IN_COLLECTION')
         RETURNING id, version, state, sub_state, open_principal_minor
     ), noted AS (
         INSERT INTO timeline (agency, case_id, at, business_date, actor, kind, code, subject_id)

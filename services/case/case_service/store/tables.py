@@ -7,6 +7,8 @@ DDL is in migrations; a test holds both together.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
@@ -20,24 +22,26 @@ _WALL = "agency-clock instant of handling: depends on when a worker got to it"
 _COUNTER = "number of writes: depends on how facts were cut into transactions"
 
 
-def _column(name: str, type_: sa.types.TypeEngine[object], **info: object) -> sa.Column[object]:
+def _column(name: str, type_: sa.types.TypeEngine[Any], **info: object) -> sa.Column[Any]:
     return sa.Column(name, type_, info=info)
 
 
-def _business(name: str, type_: sa.types.TypeEngine[object]) -> sa.Column[object]:
+def _business(name: str, type_: sa.types.TypeEngine[Any]) -> sa.Column[Any]:
     return _column(name, type_, kind="business")
 
 
-def _incidental(name: str, type_: sa.types.TypeEngine[object], reason: str) -> sa.Column[object]:
+def _incidental(name: str, type_: sa.types.TypeEngine[Any], reason: str) -> sa.Column[Any]:
     return _column(name, type_, kind="incidental", reason=reason)
 
 
-def _reference(name: str, to: str) -> sa.Column[object]:
+def _reference(name: str, to: str) -> sa.Column[Any]:
     return _column(name, sa.Uuid(), kind="reference", to=to)
 
 
-def _table(name: str, natural_key: list[str], *columns: sa.Column[object]) -> sa.Table:
-    return sa.Table(name, metadata, _business("agency", sa.Uuid()), *columns, info={"natural_key": natural_key})
+def _table(name: str, natural_key: list[str], *columns: sa.Column[Any]) -> sa.Table:
+    return sa.Table(
+        name, metadata, _business("agency", sa.Uuid()), *columns, info={"natural_key": natural_key}
+    )
 
 
 TEXT = sa.Text()
@@ -90,7 +94,9 @@ contact_points = _table(
     _reference("person_id", "people"),
     _business("kind", TEXT),
     _business("value", TEXT),
-    _incidental("position", sa.SmallInteger(), "place in the row that came first, of several that name the number"),
+    _incidental(
+        "position", sa.SmallInteger(), "place in the row that came first, of several that name the number"
+    ),
     _business("provenance", TEXT),
 )
 
@@ -135,7 +141,9 @@ cases = _table(
     _business("promise_until", DATE),
     _business("last_step_date", DATE),
     _business("last_level", TEXT),
-    _incidental("frozen_by", UUID, "id of the batch, made by the import service; empty when nothing is under way"),
+    _incidental(
+        "frozen_by", UUID, "id of the batch, made by the import service; empty when nothing is under way"
+    ),
     _incidental("version", BIG, _COUNTER),
     _incidental("created_at", INSTANT, _WALL),
     _incidental("updated_at", INSTANT, _WALL),
@@ -303,7 +311,11 @@ business_days = _table(
     "business_days",
     ["agency", "date"],
     _business("date", DATE),
-    _incidental("opened_at", INSTANT, "the machine's instant: a late slice is late for people, not for a simulated clock"),
+    _incidental(
+        "opened_at",
+        INSTANT,
+        "the machine's instant: a late slice is late for people, not for a simulated clock",
+    ),
 )
 
 _SLICE = "cases fall into slices by their id, which this service makes; their sum over the date is compared by rows"
