@@ -1,5 +1,6 @@
 """Campaigns from the facts to the settled calls, through the real RPCs, worker handlers and loop."""
 
+import dataclasses
 import datetime
 from collections.abc import Callable
 
@@ -9,10 +10,11 @@ import sqlalchemy
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from dialer_service import domain, providers
 from recupera.dialer.v1 import dialer_pb2, dialer_service_pb2
 from servicekit import dates, testing
 
-from .conftest import AGENCY, DATE, NOW, CaseService, Dialer, case, person
+from .conftest import AGENCY, DATE, NOW, CaseService, Dialer, person
 
 Campaign = dialer_pb2.Campaign
 Call = dialer_pb2.Call
@@ -208,16 +210,38 @@ def test_people_are_called_for_one_case_at_a_time_and_once_reached_for_none_more
         assert row["person_id"] in {person(number) for number in range(10)}
 
 
-def test_a_wrong_person_leaves_the_others_of_the_person_on_the_list(dialer: Dialer) -> None:
-    dialer.deliver(dialer.steps_due([1, 2, 3], persons=[1, 1, 1]))
+def test_after_a_wrong_person_the_persons_other_cases_wait_for_another_day(dialer: Dialer) -> None:
+    """R26: the number is removed system-wide; until the case service has done so nothing is asked for the person."""
+    numbers = list(range(20))
+    dialer.deliver(dialer.steps_due(numbers, persons=[1 for _ in numbers]))
     campaign = dialer.make()
     dialer.staff(campaign, 3)
     dialer.start(campaign)
-    for _ in range(10):
+    while not dialer.connected():
         dialer.tick()
-        for call in dialer.connected():
-            dialer.dispose(call, Call.DISPOSITION_WRONG_PERSON)
-    assert {call.case_id for call in dialer.calls()} == {str(case(number)) for number in (1, 2, 3)}
+        assert dialer.campaign(campaign).cases_left, "nobody answered"
+    calls = dialer.calls()
+    dialer.dispose(dialer.connected()[0], Call.DISPOSITION_WRONG_PERSON)
+    assert dialer.until_quiet(campaign).cases_left == 0
+    assert len(dialer.calls()) == len(calls)
+    rules = {row["rule"] for row in dialer.rows("SELECT rule FROM campaign_entries WHERE state = 'CLOSED'")}
+    assert rules == {"R26"}
+
+
+def test_after_an_invalid_number_the_persons_other_cases_wait_for_another_day(dialer: Dialer) -> None:
+    class Invalid(providers.SimulatedExchange):
+        def ask(self, key: str) -> domain.Outcome | None:
+            return domain.Outcome.INVALID
+
+    again = dataclasses.replace(dialer, wiring=dataclasses.replace(dialer.wiring, exchange=Invalid()))
+    again.deliver(again.steps_due([1, 2, 3, 4], persons=[1, 1, 1, 2]))
+    campaign = again.make(max_attempts=2)
+    again.staff(campaign, 4)
+    again.start(campaign)
+    found = again.until_quiet(campaign)
+    assert (found.calls_made, found.cases_left) == (2, 2)
+    rules = [row["rule"] for row in again.rows("SELECT rule FROM campaign_entries WHERE state = 'CLOSED'")]
+    assert rules == ["R26", "R26"]
 
 
 def test_settled_state_does_not_depend_on_the_number_of_agents(

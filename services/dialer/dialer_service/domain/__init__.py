@@ -51,6 +51,7 @@ from dialer_service.domain.campaigns import (
 from dialer_service.domain.lists import (
     RULE_REACHED,
     RULE_UNKNOWN,
+    RULE_WRONG_NUMBER,
     Answer,
     CandidateState,
     CaseChange,
@@ -81,6 +82,7 @@ __all__ = [
     "RULE_ABANDONED",
     "RULE_REACHED",
     "RULE_UNKNOWN",
+    "RULE_WRONG_NUMBER",
     "Agent",
     "AgentHasCall",
     "AgentNotSignedIn",

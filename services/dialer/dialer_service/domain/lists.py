@@ -46,6 +46,10 @@ RULE_REACHED = "R05"
 """At most one answered right-party call a day and person: the person's other cases wait for another day."""
 
 
+RULE_WRONG_NUMBER = "R26"
+"""A wrong number is removed system-wide, which takes a moment: the person's other cases wait for another day."""
+
+
 RULE_UNKNOWN = "UNKNOWN"
 """The exchange cannot tell what became of the call: it is never repeated by itself (architecture.md §7)."""
 

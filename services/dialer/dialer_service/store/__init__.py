@@ -41,9 +41,9 @@ from dialer_service.store.cases import change_cases, know_cases, known_versions,
 from dialer_service.store.lists import (
     add_candidates,
     candidates_done,
-    cases_of_person,
     close_cases,
     list_campaign,
+    other_cases,
 )
 from dialer_service.store.overview import ready, summary
 from dialer_service.store.tables import METADATA
@@ -64,7 +64,6 @@ __all__ = [
     "campaign",
     "campaigns_page",
     "candidates_done",
-    "cases_of_person",
     "change_cases",
     "close_cases",
     "count_calls",
@@ -79,6 +78,7 @@ __all__ = [
     "lock_agent",
     "lock_calls",
     "lock_cases",
+    "other_cases",
     "overdue_calls",
     "ready",
     "save_agent",

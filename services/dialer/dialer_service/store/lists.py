@@ -82,11 +82,11 @@ _CLOSE_ENTRIES = sa.text(
                 AND campaign.date = :date))
     """
 )
-_CASES_OF_PERSON = sa.text(
+_CASES_OF_PEOPLE = sa.text(
     """
     SELECT DISTINCT case_id FROM candidates
-    WHERE agency = :agency AND person_id = :person_id AND date = :date AND state = 'OPEN'
-        AND case_id <> :case_id
+    WHERE agency = :agency AND person_id = ANY (CAST(:person_ids AS uuid[])) AND date = :date AND state = 'OPEN'
+        AND case_id <> ALL (CAST(:case_ids AS uuid[]))
     """
 )
 _DONE_CANDIDATES = sa.text(
@@ -152,12 +152,21 @@ def close_cases(
     tx.execute(_CLOSE_ENTRIES, values)
 
 
-def cases_of_person(
-    tx: db.Transaction, agency: UUID, *, person_id: UUID, date: datetime.date, other_than: UUID
+def other_cases(
+    tx: db.Transaction, agency: UUID, called: Sequence[domain.Call], *, date: datetime.date
 ) -> Sequence[UUID]:
-    """The person's other cases that are due a call on the date."""
+    """The other cases of the people of these calls that are due a call on the date."""
+    people = {call.person_id for call in called if call.person_id is not None}
+    if not people:
+        return []
     rows = tx.execute(
-        _CASES_OF_PERSON, {"agency": agency, "person_id": person_id, "date": date, "case_id": other_than}
+        _CASES_OF_PEOPLE,
+        {
+            "agency": agency,
+            "person_ids": sorted(people),
+            "date": date,
+            "case_ids": sorted({call.case_id for call in called}),
+        },
     )
     return [row.case_id for row in rows]
 

@@ -1,7 +1,6 @@
 """What the agent says of a call."""
 
 import datetime
-from collections.abc import Sequence
 from uuid import UUID
 
 from dialer_service import domain, store
@@ -23,15 +22,12 @@ def disposition_call(
 ) -> domain.Call:
     """The agent says how a connected call went, and is free again (S1-09, S4-14, S4-16).
 
-    When the right person was spoken to, the person's other cases of the date leave the lists (R05).
+    The person's other cases of the date leave the lists: the right person was spoken to (R05), or the number is wrong
+    (R26).
     Raises ResourceNotFound, CallNotConnected, CallAlreadyDispositioned, InvalidRequest.
     """
     seen = store.call(tx, agency, call_id)
-    others: Sequence[UUID] = ()
-    if disposition.right_party and seen.person_id is not None:
-        others = store.cases_of_person(
-            tx, agency, person_id=seen.person_id, date=seen.date, other_than=seen.case_id
-        )
+    others = store.other_cases(tx, agency, [seen], date=seen.date)
     store.lock_cases(tx, agency, [seen.case_id, *others])
     call = store.call(tx, agency, call_id, lock=True)
     changed = call.dispose(
@@ -43,7 +39,8 @@ def disposition_call(
         now=now,
     )
     store.save_calls(tx, agency, [(changed, call.version)])
-    store.close_cases(tx, agency, dict.fromkeys(others, domain.RULE_REACHED), date=call.date)
+    rule = domain.RULE_REACHED if disposition.right_party else domain.RULE_WRONG_NUMBER
+    store.close_cases(tx, agency, dict.fromkeys(others, rule), date=call.date)
     store.free_from_calls(tx, agency, [call.id], now=now)
     telling.tell_call(tx, agency, changed, now=now, business_date=business_date)
     return changed

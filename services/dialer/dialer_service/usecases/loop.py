@@ -138,7 +138,10 @@ def _settle(
     if not outcomes:
         return campaign
     dialling = store.calls_in(tx, agency, campaign.id, domain.CallState.DIALING)
-    states = store.lock_cases(tx, agency, {call.case_id for call in dialling if call.id in outcomes})
+    invalid = [call for call in dialling if outcomes.get(call.id) is domain.Outcome.INVALID]
+    others = store.other_cases(tx, agency, invalid, date=campaign.date)
+    told = {call.case_id for call in dialling if call.id in outcomes}
+    states = store.lock_cases(tx, agency, told.union(others))
     locked = store.lock_calls(tx, agency, outcomes, domain.CallState.DIALING)
     there = store.agents_there(tx, agency, [call.id for call in locked])
     ended: list[tuple[domain.Call, int]] = []
@@ -151,6 +154,7 @@ def _settle(
             ended.append((call.end(outcome, agent_there=call.id in there, now=now), call.version))
     store.save_calls(tx, agency, ended + requeued)
     _leave_entries(tx, agency, campaign, [call for call, _ in ended], states, now=now)
+    store.close_cases(tx, agency, dict.fromkeys(others, domain.RULE_WRONG_NUMBER), date=campaign.date)
     over = [call.id for call, _ in ended if call.state is not domain.CallState.CONNECTED]
     store.free_from_calls(tx, agency, over, now=now)
     for call, _ in ended:
