@@ -1,0 +1,58 @@
+"""Run the sections, print the table, write .local/bench.json. Exit code 1 when a goal is missed."""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from recupera_local import paths
+from recupera_local import platform as local
+from recupera_local.bench import figures, scenes
+
+Section = Callable[[scenes.Scene], list[figures.Figure]]
+
+
+def sections() -> Mapping[str, tuple[str, Section]]:
+    """Every section: its name, what it measures, and the function."""
+    from recupera_local.bench import facts
+
+    return {
+        "facts": ("outbox to handler commit beside kafka-python by hand", facts.run),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    known = sections()
+    parser = argparse.ArgumentParser(
+        prog="python -m recupera_local.bench",
+        description="Speed and memory beside bare baselines.",
+        epilog="sections: " + "; ".join(f"{name}: {text}" for name, (text, _) in known.items()),
+    )
+    parser.add_argument("--only", action="append", choices=list(known), help="this section; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, not how fast")
+    parser.add_argument("--full", action="store_true", help="import a million titles too (some minutes more)")
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    scene = scenes.Scene(quick=chosen.quick, full=chosen.full)
+    found: list[figures.Figure] = []
+    failed = False
+    for name in chosen.only or list(known):
+        text, section = known[name]
+        print(f"{name}: {text}", flush=True)
+        started = time.monotonic()
+        try:
+            found += section(scene)
+        except local.PlatformFailed as error:
+            failed = True
+            print(f"  {name} could not be measured: {error}", file=sys.stderr)
+        print(f"  {time.monotonic() - started:.0f} s", flush=True)
+    file = paths.local() / ("bench-quick.json" if chosen.quick else "bench.json")
+    figures.store(file, found)
+    print(f"\n{figures.table(found)}\n\nwritten to {file}")
+    return 1 if failed or any(figure.holds is False for figure in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
