@@ -245,7 +245,6 @@ def test_too_old_is_expired(notify: Notify, mail_server: MailServer) -> None:
     assert ("EXPIRED", 1, False, "") in notify.told()
 
 
-@pytest.mark.feature("S4-17")
 def test_an_instalment_notified_becomes_a_reminder(
     notify: Notify, agreement_service: AgreementService, case_service: CaseService, mail_server: MailServer
 ) -> None:

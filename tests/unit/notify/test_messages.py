@@ -179,8 +179,9 @@ def test_the_first_wait_and_the_last() -> None:
 
 @given(st.lists(st.sampled_from(State), min_size=1, max_size=8))
 def test_from_any_path_final_states_stay(path: list[State]) -> None:
-    """Walk along allowed transitions only; nothing leaves SUPPRESSED, FAILED, BOUNCED, EXPIRED, and after UNKNOWN there is
-    never an act again but by knowledge of that act."""
+    """Walk along allowed transitions only; nothing leaves SUPPRESSED, FAILED, BOUNCED, EXPIRED, and nothing leads from
+    UNKNOWN straight into another act.
+    """
     current = State.REQUESTED
     for wanted in path:
         if wanted in messages.TRANSITIONS[current]:

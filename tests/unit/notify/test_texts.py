@@ -34,7 +34,7 @@ def refusal(template: templates.Template) -> str:
     )
 
 
-@pytest.mark.feature("S2-20", "S2-13")
+@pytest.mark.feature("S2-20")
 @pytest.mark.parametrize("key", sorted(texts.defaults()), ids="-".join)
 def test_the_platforms_own_templates_pass_the_lint(key: tuple[str, str]) -> None:
     texts.lint(texts.defaults()[key])
