@@ -13,7 +13,7 @@ from pathlib import Path
 from recupera_local import paths, ports, processes
 from servicekit import kafka, migrations
 
-KAFKA_TIMEOUT = 60.0
+KAFKA_TIMEOUT = 120.0
 
 
 def folder(service: str) -> Path:

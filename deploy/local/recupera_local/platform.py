@@ -297,7 +297,7 @@ class Platform:
 
     def _wait_for_gateway(self) -> None:
         """Until Envoy sees every service as healthy: each has answered a health check with SERVING."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while not self._gateway.healthy():
             if time.monotonic() > end:
                 raise PlatformFailed(f"the services do not get healthy.\n{self._gateway.process.tail()}")

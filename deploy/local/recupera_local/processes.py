@@ -58,7 +58,7 @@ class Process:
     unprivileged: bool = False
     death_signal: str = "KILL"
     stop_signal: signal.Signals = signal.SIGTERM
-    start_timeout: float = 60.0
+    start_timeout: float = 120.0
     stop_timeout: float = 30.0
 
     _child: subprocess.Popen[bytes] | None = field(default=None, repr=False)

@@ -22,7 +22,7 @@ import psutil
 
 from recupera_local import kafka, paths, ports, postgres, processes
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 
 
 class TestbedFailed(processes.PlatformFailed):
