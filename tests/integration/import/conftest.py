@@ -46,7 +46,7 @@ class FakeRemote:
 class Bed:
     """What a test works with."""
 
-    def __init__(self, engine: sa.Engine, folder: Path, *, max_file_bytes: int = 8 * 1024 * 1024) -> None:
+    def __init__(self, engine: sa.Engine, folder: Path, *, max_file_bytes: int = 64 * 1024 * 1024) -> None:
         self.engine = engine
         self.remote = FakeRemote()
         self.wiring = worker.Wiring(
