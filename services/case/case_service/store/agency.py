@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from case_service.domain import contact, ladder, rules
-from case_service.store import tables
+from case_service.store import scoped, tables
 from servicekit import db
 
 
@@ -147,12 +147,12 @@ def _add_levels(
     )
 
 
-_LOCK = sa.text("SELECT currency FROM agencies WHERE agency = :agency FOR NO KEY UPDATE")
-_CURRENCY_OF = sa.text("SELECT currency FROM agencies WHERE agency = :agency")
-_CREATE = sa.text(
+_LOCK = scoped.text("SELECT currency FROM agencies WHERE agency = @agency FOR NO KEY UPDATE")
+_CURRENCY_OF = scoped.text("SELECT currency FROM agencies WHERE agency = @agency")
+_CREATE = scoped.text(
     "INSERT INTO agencies (agency, currency, created_at) VALUES (:agency, :currency, :now) ON CONFLICT DO NOTHING"
 )
-_CURRENCY = sa.text("UPDATE agencies SET currency = :currency WHERE agency = :agency")
+_CURRENCY = scoped.text("UPDATE agencies SET currency = :currency WHERE agency = @agency")
 _RULES = (
     sa.select(tables.contact_rules)
     .where(tables.contact_rules.c.agency == sa.bindparam("agency"))
@@ -168,18 +168,18 @@ _ADD_LADDER = (
     )
     .returning(tables.ladders.c.id)
 )
-_TOUCH_LADDER = sa.text(
+_TOUCH_LADDER = scoped.text(
     "UPDATE ladders SET version = version + 1, display_name = :display_name"
-    " WHERE agency = :agency AND code = :code AND version = :version RETURNING id"
+    " WHERE agency = @agency AND code = :code AND version = :version RETURNING id"
 )
-_DROP_LEVELS = sa.text("DELETE FROM ladder_levels WHERE agency = :agency AND ladder_id = :ladder_id")
-_LADDER = sa.text(
+_DROP_LEVELS = scoped.text("DELETE FROM ladder_levels WHERE agency = @agency AND ladder_id = :ladder_id")
+_LADDER = scoped.text(
     """
     SELECT ladder.version, ladder.display_name, level.id, level.code, level.display_name AS level_name, level.from_days,
            level.to_days, level.minimum_wait_days, level.channel, level.template, level.counts
     FROM ladders AS ladder
     JOIN ladder_levels AS level ON level.agency = ladder.agency AND level.ladder_id = ladder.id
-    WHERE ladder.agency = :agency AND ladder.code = :code
+    WHERE ladder.agency = @agency AND ladder.code = :code
     ORDER BY level.position
     """
 )

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from case_service.domain import cases
+from case_service.store import scoped
 from servicekit import db
 
 _CASE = """
@@ -22,14 +23,14 @@ _CASE = """
            debt.debtor_id, debtor.display_name AS debtor_name,
            contract.reference AS contract_reference, contract.product, clock.business_date
     FROM cases AS debt
-    JOIN contracts AS contract ON contract.agency = (SELECT CAST(:agency AS uuid)) AND contract.id = debt.contract_id
-    JOIN creditors AS creditor ON creditor.agency = (SELECT CAST(:agency AS uuid)) AND creditor.id = debt.creditor_id
-    JOIN people AS debtor ON debtor.agency = (SELECT CAST(:agency AS uuid)) AND debtor.id = debt.debtor_id
+    JOIN contracts AS contract ON contract.agency = @agency AND contract.id = debt.contract_id
+    JOIN creditors AS creditor ON creditor.agency = @agency AND creditor.id = debt.creditor_id
+    JOIN people AS debtor ON debtor.agency = @agency AND debtor.id = debt.debtor_id
     JOIN agency_clock AS clock ON clock.agency = debt.agency
-    WHERE debt.agency = (SELECT CAST(:agency AS uuid))
+    WHERE debt.agency = @agency
 """
 
-GET = sa.text(
+GET = scoped.text(
     f"{_CASE} AND debt.id = :id AND (CAST(:creditor AS uuid) IS NULL OR debt.creditor_id = :creditor)"
 )
 """One case by ``agency``, ``id`` and ``creditor`` (None: any)."""
@@ -42,14 +43,14 @@ _LIST_FILTERS: Mapping[str, str] = {
     # Contract -> cases by the natural key of titles, which begins with the contract.
     "contract_reference": """debt.id IN (
         SELECT title.case_id FROM creditors AS owner
-        JOIN contracts AS named ON named.agency = (SELECT CAST(:agency AS uuid)) AND named.creditor_id = owner.id
+        JOIN contracts AS named ON named.agency = @agency AND named.creditor_id = owner.id
              AND named.reference = :contract_reference
-        JOIN titles AS title ON title.agency = (SELECT CAST(:agency AS uuid)) AND title.contract_id = named.id AND NOT title.withdrawn
-        WHERE owner.agency = (SELECT CAST(:agency AS uuid)))""",
+        JOIN titles AS title ON title.agency = @agency AND title.contract_id = named.id AND NOT title.withdrawn
+        WHERE owner.agency = @agency)""",
     "debtor_document": """debt.debtor_id IN (
-        SELECT id FROM people WHERE agency = (SELECT CAST(:agency AS uuid)) AND document_type IN ('CPF', 'CNPJ', 'NIF')
+        SELECT id FROM people WHERE agency = @agency AND document_type IN ('CPF', 'CNPJ', 'NIF')
         AND document = :debtor_document)""",
-    "debtor_name": "debt.debtor_id IN (SELECT find_debtors((SELECT CAST(:agency AS uuid)), :debtor_name))",
+    "debtor_name": "debt.debtor_id IN (SELECT find_debtors(@agency, :debtor_name))",
     "after": "debt.id > :after",
 }
 
@@ -58,7 +59,7 @@ def list_statement(wanted: Mapping[str, Any]) -> tuple[sa.TextClause, dict[str, 
     """Cases in id order; ``wanted`` names filters of ``_LIST_FILTERS`` (None: not asked) and ``limit``."""
     asked = {name: value for name, value in wanted.items() if value is not None}
     conditions = "".join(f" AND {_LIST_FILTERS[name]}" for name in asked if name != "limit")
-    return sa.text(f"{_CASE}{conditions} ORDER BY debt.id LIMIT :limit"), asked
+    return scoped.text(f"{_CASE}{conditions} ORDER BY debt.id LIMIT :limit"), asked
 
 
 def lock(tx: db.Transaction, agency: uuid.UUID, case_id: uuid.UUID) -> sa.Row[Any] | None:
@@ -211,132 +212,132 @@ def states(
     return tx.execute(_STATES, {"agency": agency, "after": after, "last": last}).all()
 
 
-_STATES = sa.text(
+_STATES = scoped.text(
     """
     SELECT id, version, state, sub_state, open_principal_minor FROM cases
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND (CAST(:after AS uuid) IS NULL OR id > :after) AND id <= :last ORDER BY id
+    WHERE agency = @agency AND (CAST(:after AS uuid) IS NULL OR id > :after) AND id <= :last ORDER BY id
     """
 )
-_MOVE = sa.text(
+_MOVE = scoped.text(
     """
     UPDATE cases SET state = :state, sub_state = :sub_state, held_state = :held_state, held_sub_state = :held_sub_state,
            version = version + 1, updated_at = :now
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :id RETURNING version
+    WHERE agency = @agency AND id = :id RETURNING version
     """
 )
-_NOTE = sa.text(
+_NOTE = scoped.text(
     """
     INSERT INTO timeline (agency, case_id, at, business_date, actor, kind, code, details, note, subject_id)
     VALUES (:agency, :case_id, :at, :business_date, :actor, :kind, :code, :details, :note, :subject_id)
     """
 ).bindparams(sa.bindparam("details", type_=sa.JSON(none_as_null=True)))
 _HOLD_COLUMNS = "id, case_id, type, state, channels, until, reason, created_at"
-_ADD_HOLD = sa.text(
-    """
+_ADD_HOLD = scoped.text(
+    f"""
     INSERT INTO holds (agency, case_id, type, state, channels, until, reason, created_at)
     VALUES (:agency, :case_id, :type, 'ACTIVE', :channels, :until, :reason, :now) RETURNING {_HOLD_COLUMNS}
     """
 )
-_RELEASE_HOLD = sa.text(
-    """
+_RELEASE_HOLD = scoped.text(
+    f"""
     UPDATE holds SET state = 'RELEASED'
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND id = :id AND state = 'ACTIVE' RETURNING {_HOLD_COLUMNS}
+    WHERE agency = @agency AND case_id = :case_id AND id = :id AND state = 'ACTIVE' RETURNING {_HOLD_COLUMNS}
     """
 )
-_HOLDS_CHANGED = sa.text(
+_HOLDS_CHANGED = scoped.text(
     """
     UPDATE cases SET holds_active = (
-        SELECT count(*) FROM holds WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = 'ACTIVE')
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id
+        SELECT count(*) FROM holds WHERE agency = @agency AND case_id = :case_id AND state = 'ACTIVE')
+    WHERE agency = @agency AND id = :case_id
     """
 )
-_ACTIVE_HOLDS = sa.text(
-    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids) AND state = 'ACTIVE'"  # noqa: S608
+_ACTIVE_HOLDS = scoped.text(
+    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = @agency AND case_id = ANY (:case_ids) AND state = 'ACTIVE'"
 )
-_HOLD = sa.text(
-    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND id = :id"  # noqa: S608
+_HOLD = scoped.text(
+    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = @agency AND case_id = :case_id AND id = :id"
 )
-_PERSON_OF = sa.text(
+_PERSON_OF = scoped.text(
     """
-    SELECT 1 FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id AND debtor_id = :person_id
+    SELECT 1 FROM cases WHERE agency = @agency AND id = :case_id AND debtor_id = :person_id
     UNION ALL
-    SELECT 1 FROM case_guarantors WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND person_id = :person_id
+    SELECT 1 FROM case_guarantors WHERE agency = @agency AND case_id = :case_id AND person_id = :person_id
     """
 )
 
-EXISTS = sa.text(
-    "SELECT 1 FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id"
+EXISTS = scoped.text(
+    "SELECT 1 FROM cases WHERE agency = @agency AND id = :case_id"
     " AND (CAST(:creditor AS uuid) IS NULL OR creditor_id = :creditor)"
 )
 
-TITLES = sa.text(
+TITLES = scoped.text(
     """
     SELECT title.id, title.title_reference, title.title_type, title.issue_date, title.due_date, title.principal_minor,
            title.open_principal_minor, title.state, debt.currency
     FROM cases AS debt
-    JOIN titles AS title ON title.agency = (SELECT CAST(:agency AS uuid)) AND title.case_id = debt.id
-    WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = :case_id
+    JOIN titles AS title ON title.agency = @agency AND title.case_id = debt.id
+    WHERE debt.agency = @agency AND debt.id = :case_id
       AND (CAST(:creditor AS uuid) IS NULL OR debt.creditor_id = :creditor)
       AND (CAST(:after_due AS date) IS NULL OR (title.due_date, title.id) > (:after_due, :after_id))
     ORDER BY title.due_date, title.id LIMIT :limit
     """
 )
-PEOPLE = sa.text(
+PEOPLE = scoped.text(
     """
     SELECT person.id, party.role, person.display_name, person.document_type, person.document,
            point.id AS point_id, point.kind, point.value, point.provenance, barred.reason AS invalid_reason
     FROM (
-        SELECT debtor_id AS person_id, 'HOLDER' AS role, 0 AS place FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id
+        SELECT debtor_id AS person_id, 'HOLDER' AS role, 0 AS place FROM cases WHERE agency = @agency AND id = :case_id
         UNION ALL
-        SELECT person_id, 'GUARANTOR', 1 FROM case_guarantors WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id
+        SELECT person_id, 'GUARANTOR', 1 FROM case_guarantors WHERE agency = @agency AND case_id = :case_id
     ) AS party
-    JOIN people AS person ON person.agency = (SELECT CAST(:agency AS uuid)) AND person.id = party.person_id
-    LEFT JOIN contact_points AS point ON point.agency = (SELECT CAST(:agency AS uuid)) AND point.person_id = person.id
-    LEFT JOIN barred_contacts AS barred ON barred.agency = (SELECT CAST(:agency AS uuid)) AND barred.kind = point.kind
+    JOIN people AS person ON person.agency = @agency AND person.id = party.person_id
+    LEFT JOIN contact_points AS point ON point.agency = @agency AND point.person_id = person.id
+    LEFT JOIN barred_contacts AS barred ON barred.agency = @agency AND barred.kind = point.kind
          AND barred.value = point.value
     ORDER BY party.place, person.id, point.kind DESC, point.position, point.id
     """
 )
-TIMELINE = sa.text(
+TIMELINE = scoped.text(
     """
     SELECT id, at, business_date, actor, kind, code, details, note, subject_id FROM timeline
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND (CAST(:after AS uuid) IS NULL OR id < :after)
+    WHERE agency = @agency AND case_id = :case_id AND (CAST(:after AS uuid) IS NULL OR id < :after)
     ORDER BY id DESC LIMIT :limit
     """
 )
-HOLDS = sa.text(
-    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id ORDER BY id"  # noqa: S608
+HOLDS = scoped.text(
+    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = @agency AND case_id = :case_id ORDER BY id"
 )
-CREDITORS = sa.text(
+CREDITORS = scoped.text(
     """
     SELECT id, reference, display_name, document, address FROM creditors
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND (CAST(:after AS uuid) IS NULL OR id > :after) ORDER BY id LIMIT :limit
+    WHERE agency = @agency AND (CAST(:after AS uuid) IS NULL OR id > :after) ORDER BY id LIMIT :limit
     """
 )
-SUMMARY = sa.text(
+SUMMARY = scoped.text(
     """
     WITH debts AS (
         SELECT state, currency, count(*) AS cases, sum(placed_principal_minor)::bigint AS placed,
                sum(open_principal_minor)::bigint AS open
-        FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) GROUP BY state, currency
+        FROM cases WHERE agency = @agency GROUP BY state, currency
     )
     SELECT (SELECT jsonb_agg(to_jsonb(debts)) FROM debts) AS debts,
-           (SELECT count(DISTINCT debtor_id) FROM cases WHERE agency = (SELECT CAST(:agency AS uuid))) AS debtors,
-           (SELECT count(*) FROM titles WHERE agency = (SELECT CAST(:agency AS uuid))) AS titles,
-           (SELECT count(*) FROM promises WHERE agency = (SELECT CAST(:agency AS uuid))) AS promises,
-           (SELECT count(*) FROM contacts WHERE agency = (SELECT CAST(:agency AS uuid))) AS contacts,
+           (SELECT count(DISTINCT debtor_id) FROM cases WHERE agency = @agency) AS debtors,
+           (SELECT count(*) FROM titles WHERE agency = @agency) AS titles,
+           (SELECT count(*) FROM promises WHERE agency = @agency) AS promises,
+           (SELECT count(*) FROM contacts WHERE agency = @agency) AS contacts,
            (SELECT count(*) FROM outbox) AS outbox,
-           (SELECT count(*) FROM parked WHERE agency = (SELECT CAST(:agency AS uuid))) AS parked
+           (SELECT count(*) FROM parked WHERE agency = @agency) AS parked
     """
 )
-PARTIES = sa.text(
+PARTIES = scoped.text(
     """
     SELECT debt.id, debtor.display_name, debtor.document_type, debtor.document, debtor.address, debtor.city,
            debtor.region, debtor.postal_code, creditor.display_name AS creditor_name,
            creditor.document AS creditor_document, creditor.address AS creditor_address
     FROM cases AS debt
-    JOIN people AS debtor ON debtor.agency = (SELECT CAST(:agency AS uuid)) AND debtor.id = debt.debtor_id
-    JOIN creditors AS creditor ON creditor.agency = (SELECT CAST(:agency AS uuid)) AND creditor.id = debt.creditor_id
-    WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = ANY (:case_ids)
+    JOIN people AS debtor ON debtor.agency = @agency AND debtor.id = debt.debtor_id
+    JOIN creditors AS creditor ON creditor.agency = @agency AND creditor.id = debt.creditor_id
+    WHERE debt.agency = @agency AND debt.id = ANY (:case_ids)
     """
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from case_service.store import tables
+from case_service.store import scoped, tables
 from servicekit import db
 
 PARTITIONS = tables.PARTITIONS
@@ -177,23 +177,23 @@ def finish_agenda(
     tx.execute(_FINISH_AGENDA, {"agency": agency, "case_ids": case_ids, "date": date})
 
 
-DAY = sa.text(
+DAY = scoped.text(
     """
     SELECT slice.partition, slice.state, slice.cases_seen, slice.agenda_items, slice.steps
     FROM business_days AS day
-    JOIN day_slices AS slice ON slice.agency = (SELECT CAST(:agency AS uuid)) AND slice.date = day.date
-    WHERE day.agency = (SELECT CAST(:agency AS uuid)) AND day.date = :date ORDER BY slice.partition
+    JOIN day_slices AS slice ON slice.agency = @agency AND slice.date = day.date
+    WHERE day.agency = @agency AND day.date = :date ORDER BY slice.partition
     """
 )
-AGENDA = sa.text(
+AGENDA = scoped.text(
     """
     SELECT item.case_id, item.date, item.reason, item.level, item.days_past_due, item.state,
            debt.open_principal_minor, debt.currency, debtor.display_name AS debtor_name
     FROM agenda AS item
-    JOIN cases AS debt ON debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = item.case_id
-    JOIN people AS debtor ON debtor.agency = (SELECT CAST(:agency AS uuid)) AND debtor.id = debt.debtor_id
-    WHERE item.agency = (SELECT CAST(:agency AS uuid))
-      AND item.date = coalesce(:date, (SELECT business_date FROM agency_clock WHERE agency = (SELECT CAST(:agency AS uuid))))
+    JOIN cases AS debt ON debt.agency = @agency AND debt.id = item.case_id
+    JOIN people AS debtor ON debtor.agency = @agency AND debtor.id = debt.debtor_id
+    WHERE item.agency = @agency
+      AND item.date = coalesce(:date, (SELECT business_date FROM agency_clock WHERE agency = @agency))
       AND (CAST(:after_days AS integer) IS NULL
            OR item.days_past_due < :after_days
            OR (item.days_past_due = :after_days AND (item.case_id, item.reason) > (:after_case, :after_reason)))
@@ -201,88 +201,88 @@ AGENDA = sa.text(
     """
 ).bindparams(sa.bindparam("date", type_=sa.Date), sa.bindparam("after_case", type_=sa.Uuid))
 
-_OPEN = sa.text("INSERT INTO business_days (agency, date) VALUES (:agency, :date) ON CONFLICT DO NOTHING")
-_OPEN_SLICES = sa.text(
+_OPEN = scoped.text("INSERT INTO business_days (agency, date) VALUES (:agency, :date) ON CONFLICT DO NOTHING")
+_OPEN_SLICES = scoped.text(
     """
     INSERT INTO day_slices (agency, date, partition, state)
     SELECT :agency, :date, partition, 'WAITING' FROM generate_series(0, :slices - 1) AS partition
     ON CONFLICT DO NOTHING
     """
 )
-_CLEAR = sa.text(
+_CLEAR = scoped.text(
     """
     WITH earlier AS (
         UPDATE day_slices SET state = 'CLEARED'
-        WHERE agency = (SELECT CAST(:agency AS uuid)) AND partition = :partition AND date < :date AND state = 'WAITING'
+        WHERE agency = @agency AND partition = :partition AND date < :date AND state = 'WAITING'
     )
     INSERT INTO day_slices AS known (agency, date, partition, state) VALUES (:agency, :date, :partition, 'CLEARED')
     ON CONFLICT (agency, date, partition) DO UPDATE SET state = 'CLEARED' WHERE known.state = 'WAITING'
     """
 )
-_CLEARED = sa.text(
+_CLEARED = scoped.text(
     """
     SELECT slice.date, slice.partition FROM day_slices AS slice
-    WHERE slice.agency = (SELECT CAST(:agency AS uuid)) AND slice.state = 'CLEARED'
+    WHERE slice.agency = @agency AND slice.state = 'CLEARED'
       AND (CAST(:partition AS integer) IS NULL OR slice.partition = :partition)
-      AND EXISTS (SELECT FROM business_days AS day WHERE day.agency = (SELECT CAST(:agency AS uuid)) AND day.date = slice.date)
+      AND EXISTS (SELECT FROM business_days AS day WHERE day.agency = @agency AND day.date = slice.date)
     ORDER BY slice.date, slice.partition FOR UPDATE OF slice SKIP LOCKED
     """
 )
-_LATE = sa.text(
+_LATE = scoped.text(
     """
     SELECT day.date, count(*) AS slices FROM business_days AS day
-    JOIN day_slices AS slice ON slice.agency = (SELECT CAST(:agency AS uuid)) AND slice.date = day.date AND slice.state <> 'DONE'
-    WHERE day.agency = (SELECT CAST(:agency AS uuid)) AND day.opened_at < clock_timestamp() - make_interval(mins => :minutes)
+    JOIN day_slices AS slice ON slice.agency = @agency AND slice.date = day.date AND slice.state <> 'DONE'
+    WHERE day.agency = @agency AND day.opened_at < clock_timestamp() - make_interval(mins => :minutes)
     GROUP BY day.date ORDER BY day.date
     """
 )
-_CLOSE = sa.text(
+_CLOSE = scoped.text(
     """
     UPDATE day_slices SET state = 'DONE', cases_seen = :cases_seen, agenda_items = :agenda_items, steps = :steps
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND date = :date AND partition = :partition
+    WHERE agency = @agency AND date = :date AND partition = :partition
     """
 ).bindparams(sa.bindparam("steps", type_=sa.JSON))
 
-_EXPIRED_HOLDS = sa.text(
+_EXPIRED_HOLDS = scoped.text(
     """
     SELECT hold.id, hold.case_id, hold.type, hold.channels FROM holds AS hold
-    JOIN cases AS debt ON debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = hold.case_id AND debt.partition = :partition
-    WHERE hold.agency = (SELECT CAST(:agency AS uuid)) AND hold.state = 'ACTIVE' AND hold.until < :date
+    JOIN cases AS debt ON debt.agency = @agency AND debt.id = hold.case_id AND debt.partition = :partition
+    WHERE hold.agency = @agency AND hold.state = 'ACTIVE' AND hold.until < :date
     ORDER BY hold.case_id, hold.id
     """
 )
-_EXPIRE_HOLD = sa.text(
-    "UPDATE holds SET state = 'EXPIRED' WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND id = :id AND state = 'ACTIVE'"
+_EXPIRE_HOLD = scoped.text(
+    "UPDATE holds SET state = 'EXPIRED' WHERE agency = @agency AND case_id = :case_id AND id = :id AND state = 'ACTIVE'"
 )
-_HOLDS_LEFT = sa.text(
+_HOLDS_LEFT = scoped.text(
     """
     UPDATE cases SET holds_active = (
-        SELECT count(*) FROM holds WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = 'ACTIVE')
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id RETURNING holds_active
+        SELECT count(*) FROM holds WHERE agency = @agency AND case_id = :case_id AND state = 'ACTIVE')
+    WHERE agency = @agency AND id = :case_id RETURNING holds_active
     """
 )
 _LOCK_SLICE = (
-    sa.text("SET LOCAL work_mem = '32MB'"),
-    sa.text(
+    scoped.text("SET LOCAL work_mem = '32MB'"),
+    scoped.text(
         """
         SELECT count(*) FROM (
-            SELECT FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND partition = :partition AND state IN ('READY', 'IN_COLLECTION')
+            SELECT FROM cases WHERE agency = @agency AND partition = :partition AND state IN ('READY', 'IN_COLLECTION')
             ORDER BY id FOR NO KEY UPDATE) AS locked
         """
     ),
 )
 
-_PROMISES = sa.text(
+_PROMISES = scoped.text(
     """
     WITH open AS (
         SELECT promise.case_id, promise.act_key, promise.promise_date, debt.oldest_due_date,
                coalesce((SELECT sum(payment.allocated_minor) FROM case_payments AS payment
-                         WHERE payment.agency = (SELECT CAST(:agency AS uuid)) AND payment.case_id = promise.case_id
+                         WHERE payment.agency = @agency AND payment.case_id = promise.case_id
                            AND payment.state = 'ALLOCATED' AND payment.value_date >= promise.made_on), 0)
                    >= promise.amount_minor AS paid
         FROM promises AS promise
-        JOIN cases AS debt ON debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = promise.case_id
-        WHERE promise.agency = (SELECT CAST(:agency AS uuid)) AND promise.state = 'OPEN' AND promise.promise_date <= :date
+        JOIN cases AS debt ON debt.agency = @agency AND debt.id = promise.case_id
+        WHERE promise.agency = @agency AND promise.state = 'OPEN' AND promise.promise_date <= :date
           AND debt.partition = :partition
         ORDER BY promise.case_id
     ), judged AS (
@@ -290,12 +290,12 @@ _PROMISES = sa.text(
                   ELSE 'OPEN' END AS verdict FROM open
     ), over AS (
         UPDATE promises SET state = judged.verdict FROM judged
-        WHERE promises.agency = (SELECT CAST(:agency AS uuid)) AND promises.case_id = judged.case_id AND promises.act_key = judged.act_key
+        WHERE promises.agency = @agency AND promises.case_id = judged.case_id AND promises.act_key = judged.act_key
           AND judged.verdict <> 'OPEN'
     ), moved AS (
         UPDATE cases SET promise_until = NULL, version = version + 1, updated_at = :now,
                sub_state = CASE WHEN state = 'IN_COLLECTION' AND sub_state = 'PTP' THEN 'CONTACTED' ELSE sub_state END
-        FROM judged WHERE cases.agency = (SELECT CAST(:agency AS uuid)) AND cases.id = judged.case_id AND judged.verdict <> 'OPEN'
+        FROM judged WHERE cases.agency = @agency AND cases.id = judged.case_id AND judged.verdict <> 'OPEN'
     ), noted AS (
         INSERT INTO timeline (agency, case_id, at, business_date, actor, kind, code, subject_id)
         SELECT :agency, case_id, :now, :date, 'system', 'PROMISE', verdict, act_key FROM judged WHERE verdict <> 'OPEN'
@@ -306,7 +306,7 @@ _PROMISES = sa.text(
                greatest(0, coalesce(CAST(:date AS date) - oldest_due_date, 0))
         FROM judged
         WHERE verdict = 'BROKEN' OR (verdict = 'OPEN' AND promise_date > coalesce(
-            (SELECT max(date) FROM business_days WHERE agency = (SELECT CAST(:agency AS uuid)) AND date < :date), DATE '-infinity'))
+            (SELECT max(date) FROM business_days WHERE agency = @agency AND date < :date), DATE '-infinity'))
         ON CONFLICT DO NOTHING RETURNING 1
     )
     SELECT count(*) FROM planned
@@ -315,13 +315,13 @@ _PROMISES = sa.text(
 
 # Everything of the slice in one statement: the locked cases, the level that fits each, the update, the agenda, the
 # timeline, and what the facts need as columns.
-_LADDER = sa.text(
+_LADDER = scoped.text(
     """
     WITH levels AS MATERIALIZED (
         SELECT level.position, level.code, level.from_days, level.to_days, level.minimum_wait_days, level.channel
         FROM ladders AS ladder
-        JOIN ladder_levels AS level ON level.agency = (SELECT CAST(:agency AS uuid)) AND level.ladder_id = ladder.id
-        WHERE ladder.agency = (SELECT CAST(:agency AS uuid)) AND ladder.code = :ladder
+        JOIN ladder_levels AS level ON level.agency = @agency AND level.ladder_id = ladder.id
+        WHERE ladder.agency = @agency AND ladder.code = :ladder
     ), worked AS MATERIALIZED (
         SELECT debt.id, debt.state = 'READY' AS entering, debt.debtor_id, debt.creditor_id, debt.natural_key,
                debt.open_principal_minor, CAST(:date AS date) - debt.oldest_due_date AS days, step.position, step.code,
@@ -332,11 +332,11 @@ _LADDER = sa.text(
               AND (debt.last_step_date IS NULL OR debt.last_step_date + minimum_wait_days <= :date)
               AND (debt.promise_until IS NULL OR debt.promise_until + CAST(:grace_days AS integer) < :date)
               AND (debt.holds_active = 0 OR NOT EXISTS (
-                  SELECT FROM holds WHERE holds.agency = (SELECT CAST(:agency AS uuid)) AND holds.case_id = debt.id AND holds.state = 'ACTIVE'
+                  SELECT FROM holds WHERE holds.agency = @agency AND holds.case_id = debt.id AND holds.state = 'ACTIVE'
                   AND levels.channel = ANY (holds.channels)))
             ORDER BY position LIMIT 1
         ) AS step ON debt.open_principal_minor > 0
-        WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.partition = :partition AND debt.state IN ('READY', 'IN_COLLECTION')
+        WHERE debt.agency = @agency AND debt.partition = :partition AND debt.state IN ('READY', 'IN_COLLECTION')
           AND debt.frozen_by IS NULL
     ), changed AS (
         UPDATE cases SET
@@ -344,7 +344,7 @@ _LADDER = sa.text(
             last_step_date = CASE WHEN worked.position IS NULL THEN last_step_date ELSE :date END,
             last_level = coalesce(worked.code, last_level), version = version + 1, updated_at = :now
         FROM worked
-        WHERE cases.agency = (SELECT CAST(:agency AS uuid)) AND cases.id = worked.id AND (worked.entering OR worked.position IS NOT NULL)
+        WHERE cases.agency = @agency AND cases.id = worked.id AND (worked.entering OR worked.position IS NOT NULL)
         RETURNING cases.id, cases.version, worked.entering
     ), noted AS (
         INSERT INTO timeline (agency, case_id, at, business_date, actor, kind, code)
@@ -370,15 +370,15 @@ _LADDER = sa.text(
            steps.*, entered.* FROM steps, entered
     """
 )
-_ADD_AGENDA = sa.text(
+_ADD_AGENDA = scoped.text(
     """
     INSERT INTO agenda (agency, date, case_id, reason, level, days_past_due)
     SELECT :agency, :date, id, :reason, '', greatest(0, coalesce(CAST(:date AS date) - oldest_due_date, 0))
-    FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id
+    FROM cases WHERE agency = @agency AND id = :case_id
     ON CONFLICT DO NOTHING
     """
 )
-_FINISH_AGENDA = sa.text(
-    "UPDATE agenda SET state = 'DONE' WHERE agency = (SELECT CAST(:agency AS uuid)) AND date = :date AND case_id = ANY (:case_ids)"
+_FINISH_AGENDA = scoped.text(
+    "UPDATE agenda SET state = 'DONE' WHERE agency = @agency AND date = :date AND case_id = ANY (:case_ids)"
     " AND state = 'PLANNED'"
 )

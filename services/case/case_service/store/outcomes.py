@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from case_service.store import scoped
 from servicekit import db
 
 
@@ -189,28 +190,28 @@ def change_payment(
     return tx.execute(_CHANGE_PAYMENT, params).rowcount == 1
 
 
-_CLOSE = sa.text(
+_CLOSE = scoped.text(
     """
     UPDATE reservations SET state = 'CLOSED', counts = done.attempted
     FROM unnest(CAST(:keys AS uuid[]), CAST(:attempted AS boolean[])) AS done (key, attempted)
-    WHERE reservations.agency = (SELECT CAST(:agency AS uuid)) AND reservations.key = done.key AND reservations.state = 'OPEN'
+    WHERE reservations.agency = @agency AND reservations.key = done.key AND reservations.state = 'OPEN'
     """
 )
-_CLOSE_CALL = sa.text(
+_CLOSE_CALL = scoped.text(
     """
     UPDATE reservations SET state = 'CLOSED', counts = :attempted, right_party_call = :right_party,
            abandoned = :abandoned, version = :version
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND key = :key AND state <> 'REFUSED' AND version < :version
+    WHERE agency = @agency AND key = :key AND state <> 'REFUSED' AND version < :version
     """
 )
-_BAR = sa.text(
+_BAR = scoped.text(
     """
     INSERT INTO barred_contacts (agency, kind, value, reason, since)
-    SELECT agency, kind, value, :reason, :now FROM contact_points WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :id
+    SELECT agency, kind, value, :reason, :now FROM contact_points WHERE agency = @agency AND id = :id
     ON CONFLICT DO NOTHING
     """
 )
-_RECORD = sa.text(
+_RECORD = scoped.text(
     """
     INSERT INTO contacts AS known (agency, act_key, case_id, person_id, channel, outcome, manual, promise_date,
                                    promise_amount_minor, note, business_date, at, version)
@@ -223,19 +224,19 @@ _RECORD = sa.text(
     RETURNING id, at
     """
 )
-_RECORD_MESSAGE = sa.text(
+_RECORD_MESSAGE = scoped.text(
     """
     INSERT INTO contacts (agency, act_key, case_id, person_id, channel, outcome, manual, business_date, at, version)
     VALUES (:agency, :act_key, :case_id, :person_id, :channel, :outcome, false, :business_date, :at, 0)
     ON CONFLICT DO NOTHING
     """
 )
-_NOTE_ONCE = sa.text(
+_NOTE_ONCE = scoped.text(
     """
     INSERT INTO timeline (agency, case_id, at, business_date, actor, kind, code, details, subject_id)
     SELECT :agency, :case_id, :at, :business_date, :actor, :kind, :code, :details, :subject_id
     WHERE NOT EXISTS (
-        SELECT FROM timeline WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND kind = :kind AND code = :code
+        SELECT FROM timeline WHERE agency = @agency AND case_id = :case_id AND kind = :kind AND code = :code
         AND subject_id = :subject_id)
     """
 ).bindparams(
@@ -245,28 +246,28 @@ _NOTE_ONCE = sa.text(
     sa.bindparam("details", type_=postgresql.JSONB(none_as_null=True)),
 )
 _MOVED = "id, version, state, sub_state, open_principal_minor"
-_REACHED_NOBODY = sa.text(
-    """
+_REACHED_NOBODY = scoped.text(
+    f"""
     UPDATE cases SET sub_state = 'NO_CONTACT', version = version + 1, updated_at = :now
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids) AND state = 'IN_COLLECTION' AND sub_state = 'NEW'
+    WHERE agency = @agency AND id = ANY (:case_ids) AND state = 'IN_COLLECTION' AND sub_state = 'NEW'
     RETURNING {_MOVED}
     """
 )
-_PROMISE_UNTIL = sa.text(
+_PROMISE_UNTIL = scoped.text(
     """
     UPDATE cases SET promise_until = (
-        SELECT max(promise_date) FROM promises WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = 'OPEN')
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id
+        SELECT max(promise_date) FROM promises WHERE agency = @agency AND case_id = :case_id AND state = 'OPEN')
+    WHERE agency = @agency AND id = :case_id
     """
 )
 _PROMISE = (
-    sa.text(
+    scoped.text(
         """
         UPDATE promises SET state = 'REPLACED'
-        WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = 'OPEN' AND act_key <> :act_key
+        WHERE agency = @agency AND case_id = :case_id AND state = 'OPEN' AND act_key <> :act_key
         """
     ),
-    sa.text(
+    scoped.text(
         """
         INSERT INTO promises AS known (agency, case_id, act_key, state, made_on, promise_date, amount_minor, currency)
         VALUES (:agency, :case_id, :act_key, 'OPEN', :made_on, :promise_date, :amount_minor, :currency)
@@ -277,22 +278,20 @@ _PROMISE = (
     ),
     _PROMISE_UNTIL,
 )
-_KEEP = sa.text(
+_KEEP = scoped.text(
     """
     UPDATE promises SET state = 'KEPT'
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = 'OPEN' AND amount_minor <= (
+    WHERE agency = @agency AND case_id = :case_id AND state = 'OPEN' AND amount_minor <= (
         SELECT coalesce(sum(allocated_minor), 0) FROM case_payments
-        WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = 'ALLOCATED' AND value_date >= promises.made_on)
+        WHERE agency = @agency AND case_id = :case_id AND state = 'ALLOCATED' AND value_date >= promises.made_on)
     RETURNING act_key
     """
 )
-_KNOWN_TITLES = sa.text(
-    "SELECT count(*) FROM titles WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:title_ids)"
-)
+_KNOWN_TITLES = scoped.text("SELECT count(*) FROM titles WHERE agency = @agency AND id = ANY (:title_ids)")
 
 # Sums move by the difference that this statement makes, so that a case of 100,000 titles costs no more than a small one;
 # the oldest open title is the first row of its index that is open.
-_CHANGE_TITLES = sa.text(
+_CHANGE_TITLES = scoped.text(
     """
     WITH news AS (
         SELECT DISTINCT ON (title_id) title_id, version, state, open_minor
@@ -302,7 +301,7 @@ _CHANGE_TITLES = sa.text(
     ), changed AS (
         UPDATE titles SET state = news.state, open_principal_minor = news.open_minor, version = news.version
         FROM news
-        WHERE titles.agency = (SELECT CAST(:agency AS uuid)) AND titles.id = news.title_id AND titles.version < news.version
+        WHERE titles.agency = @agency AND titles.id = news.title_id AND titles.version < news.version
           AND NOT titles.withdrawn
         RETURNING titles.case_id, new.id AS title_id, new.due_date, new.open_principal_minor AS open_now,
                   old.open_principal_minor AS open_before
@@ -317,16 +316,16 @@ _CHANGE_TITLES = sa.text(
         open_titles = cases.open_titles + sums.titles,
         oldest_due_date = least(sums.oldest, (
             SELECT other.due_date FROM titles AS other
-            WHERE other.agency = (SELECT CAST(:agency AS uuid)) AND other.case_id = cases.id AND other.open_principal_minor > 0
+            WHERE other.agency = @agency AND other.case_id = cases.id AND other.open_principal_minor > 0
               AND other.id <> ALL (sums.ids)
             ORDER BY other.due_date, other.id LIMIT 1)),
         version = cases.version + 1, updated_at = :now
-    FROM sums WHERE cases.agency = (SELECT CAST(:agency AS uuid)) AND cases.id = sums.case_id
+    FROM sums WHERE cases.agency = @agency AND cases.id = sums.case_id
     RETURNING cases.id, cases.version, cases.state, cases.sub_state, cases.held_state, cases.held_sub_state,
               cases.open_principal_minor, cases.open_titles, cases.agreements_in_force
     """
 )
-_CHANGE_AGREEMENT = sa.text(
+_CHANGE_AGREEMENT = scoped.text(
     """
     INSERT INTO case_agreements AS known (agency, case_id, agreement_id, state, version)
     VALUES (:agency, :case_id, :agreement_id, :state, :version)
@@ -334,15 +333,15 @@ _CHANGE_AGREEMENT = sa.text(
     WHERE known.version < excluded.version
     """
 )
-_AGREEMENTS_IN_FORCE = sa.text(
+_AGREEMENTS_IN_FORCE = scoped.text(
     """
     UPDATE cases SET agreements_in_force = (
         SELECT count(*) FROM case_agreements
-        WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = :case_id AND state = ANY (:in_force))
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = :case_id
+        WHERE agency = @agency AND case_id = :case_id AND state = ANY (:in_force))
+    WHERE agency = @agency AND id = :case_id
     """
 )
-_CHANGE_PAYMENT = sa.text(
+_CHANGE_PAYMENT = scoped.text(
     """
     INSERT INTO case_payments AS known (agency, case_id, payment_id, state, allocated_minor, value_date, version)
     VALUES (:agency, :case_id, :payment_id, :state, :allocated_minor, :value_date, :version)

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from case_service.store import scoped
 from servicekit import db
 
 
@@ -68,67 +69,67 @@ def keep(tx: db.Transaction, agency: uuid.UUID, reservations: Sequence[Mapping[s
         tx.execute(_KEEP, [{"agency": agency, **reservation} for reservation in reservations])
 
 
-_LOCK_PEOPLE = sa.text(
+_LOCK_PEOPLE = scoped.text(
     """
-    SELECT id FROM people WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (ARRAY(
-        SELECT debtor_id FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids)
+    SELECT id FROM people WHERE agency = @agency AND id = ANY (ARRAY(
+        SELECT debtor_id FROM cases WHERE agency = @agency AND id = ANY (:case_ids)
         UNION SELECT unnest(CAST(:person_ids AS uuid[]))))
     ORDER BY id FOR NO KEY UPDATE
     """
 )
-_DEBTS = sa.text(
+_DEBTS = scoped.text(
     """
     SELECT debt.id, debt.debtor_id, debt.state, debt.currency, debt.open_principal_minor, debt.frozen_by,
            debt.agreements_in_force, debt.promise_until, debt.holds_active,
            creditor.display_name AS creditor_name, creditor.address AS creditor_address,
            creditor.document AS creditor_document, contract.reference AS contract_reference, contract.product
     FROM cases AS debt
-    JOIN creditors AS creditor ON creditor.agency = (SELECT CAST(:agency AS uuid)) AND creditor.id = debt.creditor_id
-    JOIN contracts AS contract ON contract.agency = (SELECT CAST(:agency AS uuid)) AND contract.id = debt.contract_id
-    WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = ANY (:case_ids)
+    JOIN creditors AS creditor ON creditor.agency = @agency AND creditor.id = debt.creditor_id
+    JOIN contracts AS contract ON contract.agency = @agency AND contract.id = debt.contract_id
+    WHERE debt.agency = @agency AND debt.id = ANY (:case_ids)
     """
 )
-_PARTIES = sa.text(
+_PARTIES = scoped.text(
     """
     SELECT party.case_id, party.guarantor, person.id, person.display_name, person.country, person.region,
            person.postal_code
     FROM (
         SELECT id AS case_id, debtor_id AS person_id, false AS guarantor FROM cases
-        WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids)
+        WHERE agency = @agency AND id = ANY (:case_ids)
         UNION ALL
-        SELECT case_id, person_id, true FROM case_guarantors WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids)
-    ) AS party JOIN people AS person ON person.agency = (SELECT CAST(:agency AS uuid)) AND person.id = party.person_id
+        SELECT case_id, person_id, true FROM case_guarantors WHERE agency = @agency AND case_id = ANY (:case_ids)
+    ) AS party JOIN people AS person ON person.agency = @agency AND person.id = party.person_id
     """
 )
-_POINTS = sa.text(
+_POINTS = scoped.text(
     """
     SELECT point.id, point.person_id, point.kind, point.value, point.position FROM contact_points AS point
-    WHERE point.agency = (SELECT CAST(:agency AS uuid)) AND point.person_id = ANY (:person_ids) AND NOT EXISTS (
+    WHERE point.agency = @agency AND point.person_id = ANY (:person_ids) AND NOT EXISTS (
         SELECT FROM barred_contacts AS barred
-        WHERE barred.agency = (SELECT CAST(:agency AS uuid)) AND barred.kind = point.kind AND barred.value = point.value)
+        WHERE barred.agency = @agency AND barred.kind = point.kind AND barred.value = point.value)
     """
 )
 _USE = "key, person_id, case_id, local_date, contact_point_id, right_party_call, abandoned, reserved_at"
-_USES = sa.text(
-    """
+_USES = scoped.text(
+    f"""
     SELECT {_USE} FROM reservations
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND person_id = ANY (:person_ids) AND local_date >= :since AND counts
+    WHERE agency = @agency AND person_id = ANY (:person_ids) AND local_date >= :since AND counts
     UNION
     SELECT {_USE} FROM reservations
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids) AND local_date >= :since AND counts
+    WHERE agency = @agency AND case_id = ANY (:case_ids) AND local_date >= :since AND counts
     """
 )
-_ANSWERS = sa.text(
+_ANSWERS = scoped.text(
     """
     SELECT reservation.key, reservation.case_id, reservation.person_id, reservation.state, reservation.counts,
            reservation.contact_point_id, reservation.rule, reservation.explanation, reservation.time_zone,
            reservation.valid_until, point.value
     FROM reservations AS reservation
-    LEFT JOIN contact_points AS point ON point.agency = (SELECT CAST(:agency AS uuid)) AND point.id = reservation.contact_point_id
-    WHERE reservation.agency = (SELECT CAST(:agency AS uuid)) AND reservation.key = ANY (:keys)
+    LEFT JOIN contact_points AS point ON point.agency = @agency AND point.id = reservation.contact_point_id
+    WHERE reservation.agency = @agency AND reservation.key = ANY (:keys)
     """
 )
-_KEEP = sa.text(
+_KEEP = scoped.text(
     """
     INSERT INTO reservations (agency, key, case_id, person_id, channel, purpose, state, counts, local_date,
                               contact_point_id, rule, explanation, time_zone, reserved_at, valid_until, right_party_call)

@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from case_service.store import scoped
 from servicekit import db
 
 COLUMNS: Mapping[str, str] = {
@@ -207,13 +208,13 @@ def keep_slice_answer(
 
 _STAGING = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
 _PREPARE = [
-    sa.text("SET LOCAL client_min_messages = warning"),
-    sa.text("SET LOCAL work_mem = '32MB'"),
-    sa.text(
+    scoped.text("SET LOCAL client_min_messages = warning"),
+    scoped.text("SET LOCAL work_mem = '32MB'"),
+    scoped.text(
         f"CREATE TEMPORARY TABLE IF NOT EXISTS staging ({_STAGING}, creditor_id uuid, debtor_id uuid, guarantor_id uuid)"
         " ON COMMIT DELETE ROWS"
     ),
-    sa.text(
+    scoped.text(
         """
         CREATE TEMPORARY TABLE IF NOT EXISTS staged_titles (
             line bigint, creditor_id uuid, debtor_id uuid, guarantor_id uuid, contract_id uuid, currency text,
@@ -224,9 +225,9 @@ _PREPARE = [
         ) ON COMMIT DELETE ROWS
         """
     ),
-    sa.text("TRUNCATE staging, staged_titles"),
+    scoped.text("TRUNCATE staging, staged_titles"),
 ]
-_ANALYZE_STAGING = sa.text(
+_ANALYZE_STAGING = scoped.text(
     "ANALYZE staging (creditor_reference, contract_reference, debtor_document, guarantor_document)"
 )
 
@@ -262,7 +263,7 @@ _PEOPLE = """
     ) AS one
     WHERE coalesce(
         (SELECT present.debtor OR NOT one.debtor FROM people AS present
-         WHERE present.agency = (SELECT CAST(:agency AS uuid)) AND present.document_type = one.document_type
+         WHERE present.agency = @agency AND present.document_type = one.document_type
            AND present.document = one.document), false) = false
     ORDER BY document_type, document
     ON CONFLICT (agency, document_type, document) DO UPDATE SET
@@ -274,10 +275,10 @@ _PEOPLE = """
 
 _IDS = """
     UPDATE staging SET
-        creditor_id = (SELECT id FROM creditors WHERE agency = (SELECT CAST(:agency AS uuid)) AND reference = creditor_reference),
-        debtor_id = (SELECT id FROM people WHERE agency = (SELECT CAST(:agency AS uuid)) AND document_type = debtor_document_type
+        creditor_id = (SELECT id FROM creditors WHERE agency = @agency AND reference = creditor_reference),
+        debtor_id = (SELECT id FROM people WHERE agency = @agency AND document_type = debtor_document_type
                      AND document = debtor_document),
-        guarantor_id = (SELECT id FROM people WHERE agency = (SELECT CAST(:agency AS uuid)) AND document_type = guarantor_document_type
+        guarantor_id = (SELECT id FROM people WHERE agency = @agency AND document_type = guarantor_document_type
                         AND document = guarantor_document)
 """
 
@@ -330,20 +331,20 @@ _PLACING = """
                    coalesce(title.currency, first_value(found.currency) OVER same) AS as_currency,
                    coalesce(title.debtor_id, first_value(found.debtor_id) OVER same) AS as_debtor
             FROM (
-                SELECT *, (SELECT id FROM contracts WHERE agency = (SELECT CAST(:agency AS uuid)) AND creditor_id = staging.creditor_id
+                SELECT *, (SELECT id FROM contracts WHERE agency = @agency AND creditor_id = staging.creditor_id
                            AND reference = contract_reference) AS contract_id
                 FROM staging OFFSET 0
             ) AS found
             LEFT JOIN LATERAL (
                 SELECT present.id, present.principal_minor, present.due_date, debt.currency, debt.debtor_id
-                FROM titles AS present JOIN cases AS debt ON debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = present.case_id
-                WHERE present.agency = (SELECT CAST(:agency AS uuid)) AND present.contract_id = found.contract_id
+                FROM titles AS present JOIN cases AS debt ON debt.agency = @agency AND debt.id = present.case_id
+                WHERE present.agency = @agency AND present.contract_id = found.contract_id
                   AND present.title_reference = found.title_reference AND NOT present.withdrawn
                 LIMIT 1
             ) AS title ON true
             LEFT JOIN LATERAL (
                 SELECT id, frozen_by FROM cases
-                WHERE agency = (SELECT CAST(:agency AS uuid)) AND debtor_id = found.debtor_id AND contract_id = found.contract_id
+                WHERE agency = @agency AND debtor_id = found.debtor_id AND contract_id = found.contract_id
                   AND cases.currency = found.currency
                 LIMIT 1
             ) AS debt ON true
@@ -359,7 +360,7 @@ _PLAN_ANEW = "SET LOCAL plan_cache_mode = force_custom_plan"
 _PLAN_ONCE = "SET LOCAL plan_cache_mode = auto"
 
 _PEOPLE_AND_CONTRACTS = [
-    sa.text(statement)
+    scoped.text(statement)
     for statement in (
         _CREDITORS,
         _PLAN_ANEW,
@@ -375,9 +376,9 @@ _PEOPLE_AND_CONTRACTS = [
     )
 ]
 
-_LOCK_CASES = sa.text(
+_LOCK_CASES = scoped.text(
     """
-    SELECT id FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (
+    SELECT id FROM cases WHERE agency = @agency AND id = ANY (
         ARRAY(SELECT DISTINCT existing_case_id FROM staged_titles WHERE verdict = 'NEW' AND existing_case_id IS NOT NULL))
     ORDER BY id FOR NO KEY UPDATE
     """
@@ -385,7 +386,7 @@ _LOCK_CASES = sa.text(
 
 # A case is validated when it is placed: RECEIVED -> READY in this transaction. A title for a case that is over opens it
 # again (REPLACED). What is on the wire as natural key is the first 8 bytes of the hash, unsigned.
-_CASES = sa.text(
+_CASES = scoped.text(
     """
     WITH wanted AS (
         SELECT contract_id, debtor_id, currency, any_value(creditor_id) AS creditor_id,
@@ -420,7 +421,7 @@ _CASES = sa.text(
     """
 )
 
-_TITLES = sa.text(
+_TITLES = scoped.text(
     """
     INSERT INTO titles (agency, id, case_id, contract_id, title_reference, title_type, issue_date, due_date,
                         principal_minor, open_principal_minor, penalty_rate_e4, monthly_interest_rate_e4, state,
@@ -433,7 +434,7 @@ _TITLES = sa.text(
     """
 )
 
-_GUARANTORS = sa.text(
+_GUARANTORS = scoped.text(
     """
     INSERT INTO case_guarantors (agency, case_id, person_id)
     SELECT DISTINCT :agency, case_id, guarantor_id FROM staged_titles
@@ -443,7 +444,7 @@ _GUARANTORS = sa.text(
     """
 )
 
-_COUNT = sa.text(
+_COUNT = scoped.text(
     """
     SELECT count(*) FILTER (WHERE verdict = 'NEW') AS new, count(*) FILTER (WHERE verdict = 'UNCHANGED') AS unchanged,
            array_agg(line ORDER BY line) FILTER (WHERE verdict = 'CHANGED') AS changed_lines,
@@ -465,7 +466,7 @@ _AGGREGATED = """
     FROM ({rows}) AS row
     GROUP BY partition ORDER BY partition
 """
-_PLACED = sa.text(
+_PLACED = scoped.text(
     _AGGREGATED.format(
         rows="""
         SELECT (crc32(uuid_send(case_id)) % 24)::integer AS partition, case_id, title_id, debtor_id, creditor_id,
@@ -476,13 +477,13 @@ _PLACED = sa.text(
         """
     )
 )
-_NEXT_CASES = sa.text(
+_NEXT_CASES = scoped.text(
     """
-    SELECT id FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND (CAST(:after AS uuid) IS NULL OR id > :after)
+    SELECT id FROM cases WHERE agency = @agency AND (CAST(:after AS uuid) IS NULL OR id > :after)
     ORDER BY id LIMIT :cases FOR NO KEY UPDATE
     """
 )
-_REPUBLISH = sa.text(
+_REPUBLISH = scoped.text(
     _AGGREGATED.format(
         rows="""
         SELECT debt.partition::integer AS partition, debt.id AS case_id, title.id AS title_id, debt.debtor_id,
@@ -493,17 +494,17 @@ _REPUBLISH = sa.text(
         JOIN titles AS title ON title.agency = debt.agency AND title.case_id = debt.id
         JOIN contracts AS contract ON contract.agency = debt.agency AND contract.id = debt.contract_id
         JOIN creditors AS creditor ON creditor.agency = debt.agency AND creditor.id = debt.creditor_id
-        WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = ANY (:ids) AND NOT title.withdrawn
+        WHERE debt.agency = @agency AND debt.id = ANY (:ids) AND NOT title.withdrawn
         ORDER BY debt.partition, debt.id, title.due_date, title.id
         """
     )
 )
 
-_SLICE = sa.text(
+_SLICE = scoped.text(
     "SELECT applied, unchanged, rejects FROM placed_slices"
-    " WHERE agency = (SELECT CAST(:agency AS uuid)) AND batch_id = :batch_id AND slice = :slice"
+    " WHERE agency = @agency AND batch_id = :batch_id AND slice = :slice"
 )
-_KEEP_SLICE = sa.text(
+_KEEP_SLICE = scoped.text(
     """
     INSERT INTO placed_slices (agency, batch_id, slice, applied, unchanged, rejects, business_date)
     VALUES (:agency, :batch_id, :slice, :applied, :unchanged, :rejects, :business_date)

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from case_service.store import scoped
 from servicekit import db
 
 
@@ -78,48 +79,46 @@ def returned(
     ).all()
 
 
-_CASES = sa.text(
+_CASES = scoped.text(
     """
-    SELECT DISTINCT case_id FROM titles WHERE agency = (SELECT CAST(:agency AS uuid)) AND batch_id = :batch_id AND NOT withdrawn
+    SELECT DISTINCT case_id FROM titles WHERE agency = @agency AND batch_id = :batch_id AND NOT withdrawn
     ORDER BY case_id
     """
 )
 # Ids of timeline lines and marks of slices are made by this database in time order, whatever the agency's clock says.
-_DONE_SINCE = sa.text(
+_DONE_SINCE = scoped.text(
     """
     WITH mark AS (
-        SELECT mark AS placed FROM placed_slices WHERE agency = (SELECT CAST(:agency AS uuid)) AND batch_id = :batch_id ORDER BY mark LIMIT 1)
+        SELECT mark AS placed FROM placed_slices WHERE agency = @agency AND batch_id = :batch_id ORDER BY mark LIMIT 1)
     SELECT case_id, kind || ' ' || code AS what FROM timeline, mark
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids) AND id > mark.placed
+    WHERE agency = @agency AND case_id = ANY (:case_ids) AND id > mark.placed
       AND NOT (kind = 'STATE_CHANGED' AND code IN ('READY', 'IN_COLLECTION'))
     UNION ALL
     SELECT case_id, 'RESERVATION ' || channel FROM reservations
-    WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids) AND state = 'OPEN'
+    WHERE agency = @agency AND case_id = ANY (:case_ids) AND state = 'OPEN'
     UNION ALL
     SELECT debt.id, 'STEP ' || debt.last_level FROM cases AS debt
-    WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = ANY (:case_ids) AND debt.last_step_date >= (
-        SELECT max(business_date) FROM placed_slices WHERE agency = (SELECT CAST(:agency AS uuid)) AND batch_id = :batch_id)
+    WHERE debt.agency = @agency AND debt.id = ANY (:case_ids) AND debt.last_step_date >= (
+        SELECT max(business_date) FROM placed_slices WHERE agency = @agency AND batch_id = :batch_id)
     UNION ALL
     SELECT debt.id, 'STATE ' || debt.state FROM cases AS debt
-    WHERE debt.agency = (SELECT CAST(:agency AS uuid)) AND debt.id = ANY (:case_ids)
+    WHERE debt.agency = @agency AND debt.id = ANY (:case_ids)
       AND (debt.state NOT IN ('READY', 'IN_COLLECTION') OR debt.agreements_in_force > 0)
     LIMIT 1
     """
 )
-_FREEZE = sa.text(
-    "UPDATE cases SET frozen_by = :batch_id WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids) AND frozen_by IS NULL"
+_FREEZE = scoped.text(
+    "UPDATE cases SET frozen_by = :batch_id WHERE agency = @agency AND id = ANY (:case_ids) AND frozen_by IS NULL"
 )
-_THAW = sa.text(
-    "UPDATE cases SET frozen_by = NULL WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids) AND frozen_by = :batch_id"
+_THAW = scoped.text(
+    "UPDATE cases SET frozen_by = NULL WHERE agency = @agency AND id = ANY (:case_ids) AND frozen_by = :batch_id"
 )
-_FROZEN = sa.text(
-    "SELECT count(*) FROM cases WHERE agency = (SELECT CAST(:agency AS uuid)) AND frozen_by = :batch_id"
-)
-_WITHDRAW = sa.text(
+_FROZEN = scoped.text("SELECT count(*) FROM cases WHERE agency = @agency AND frozen_by = :batch_id")
+_WITHDRAW = scoped.text(
     """
     WITH taken AS (
         UPDATE titles SET withdrawn = true, state = 'WITHDRAWN', open_principal_minor = 0
-        WHERE agency = (SELECT CAST(:agency AS uuid)) AND case_id = ANY (:case_ids) AND NOT withdrawn
+        WHERE agency = @agency AND case_id = ANY (:case_ids) AND NOT withdrawn
           AND (CAST(:batch_id AS uuid) IS NULL OR batch_id = :batch_id)
         RETURNING new.id AS title_id, new.case_id, old.open_principal_minor AS minor
     ), sums AS (
@@ -131,21 +130,21 @@ _WITHDRAW = sa.text(
             open_principal_minor = open_principal_minor - sums.minor, open_titles = open_titles - sums.titles,
             oldest_due_date = (
                 SELECT min(due_date) FROM titles
-                WHERE titles.agency = (SELECT CAST(:agency AS uuid)) AND titles.case_id = cases.id AND open_principal_minor > 0
+                WHERE titles.agency = @agency AND titles.case_id = cases.id AND open_principal_minor > 0
                   AND titles.id <> ALL (sums.ids)),
             frozen_by = NULL, version = version + 1, updated_at = :now
-        FROM sums WHERE cases.agency = (SELECT CAST(:agency AS uuid)) AND cases.id = sums.case_id
+        FROM sums WHERE cases.agency = @agency AND cases.id = sums.case_id
     )
     SELECT (crc32(uuid_send(case_id)) % 24)::integer AS partition,
            string_agg(uuid_send(case_id), ''::bytea) AS case_ids, string_agg(uuid_send(title_id), ''::bytea) AS title_ids
     FROM (SELECT * FROM taken ORDER BY case_id, title_id) AS row GROUP BY 1 ORDER BY 1
     """
 )
-_RETURN = sa.text(
+_RETURN = scoped.text(
     """
     WITH back AS (
         UPDATE cases SET state = 'RETURNED', sub_state = '', version = version + 1, updated_at = :now
-        WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (:case_ids) AND open_titles = 0 AND state IN ('READY', 'IN_COLLECTION')
+        WHERE agency = @agency AND id = ANY (:case_ids) AND open_titles = 0 AND state IN ('READY', 'IN_COLLECTION')
         RETURNING id, version, state, sub_state, open_principal_minor
     ), noted AS (
         INSERT INTO timeline (agency, case_id, at, business_date, actor, kind, code, subject_id)
