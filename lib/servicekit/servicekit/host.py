@@ -25,15 +25,21 @@ import pathlib
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeVar
 
-import eventlet
-import eventlet.event
-import eventlet.tpool
 import sqlalchemy as sa
-from nameko.containers import ServiceContainer
-from nameko.extensions import DependencyProvider, Entrypoint, SharedExtension, register_entrypoint
+
+with warnings.catch_warnings():
+    warnings.simplefilter(
+        "ignore"
+    )  # eventlet says at import that it is deprecated; it is behind this module only
+    import eventlet
+    import eventlet.event
+    import eventlet.tpool
+    from nameko.containers import ServiceContainer
+    from nameko.extensions import DependencyProvider, Entrypoint, SharedExtension, register_entrypoint
 
 from servicekit import (
     acts,
@@ -338,7 +344,7 @@ class _Loop(SharedExtension):  # type: ignore[misc]
             while consumer is None and not self._stopping:
                 try:
                     consumer = eventlet.tpool.execute(self._consumer)
-                except kafka.Unavailable as error:
+                except (kafka.Unavailable, kafka.TopicMissing) as error:
                     self._failed(error)
                     eventlet.sleep(BACKOFF[2])
             self._failing_since = None

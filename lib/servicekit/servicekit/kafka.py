@@ -27,6 +27,7 @@ from servicekit.delivery import Record
 Unavailable = driver_errors.KafkaError
 """Anything that Kafka's client raises."""
 
+BATCH_BYTES = 512 * 1024
 FETCH_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
 
@@ -46,6 +47,10 @@ class RangeLost(Exception):
             ", ".join(f"{p.topic}/{p.partition} at {offset}" for p, offset in partitions.items())
         )
         self.partitions = partitions
+
+
+class TopicMissing(Exception):
+    """A topic is not there yet, or has another number of partitions than topics.yaml says."""
 
 
 class Partition(NamedTuple):
@@ -83,7 +88,9 @@ class Producer:
     """Idempotent, acks=all, order kept per partition. After any failure it must be closed: an idempotent
     kafka-python producer refuses everything after one refused record."""
 
-    def __init__(self, bootstrap: str, *, client_id: str) -> None:
+    def __init__(self, bootstrap: str, *, client_id: str, batch_bytes: int = BATCH_BYTES) -> None:
+        """``batch_bytes`` must stay below each topic's ``max_message_bytes``, which Kafka applies to batches;
+        0 sends each record in a batch of its own, so that one that is refused takes no other with it."""
         self._producer = KafkaProducer(
             bootstrap_servers=bootstrap_servers(bootstrap),
             client_id=client_id,
@@ -91,7 +98,7 @@ class Producer:
             enable_idempotence=True,
             allow_auto_create_topics=False,
             linger_ms=200,  # flush sends at once; until then records gather in batches
-            batch_size=512 * 1024,
+            batch_size=batch_bytes,
             max_block_ms=10_000,
             delivery_timeout_ms=30_000,
             request_timeout_ms=10_000,
@@ -181,6 +188,11 @@ class Consumer:
             reconnect_backoff_max_ms=1_000,
             metrics_enabled=False,
         )
+        for name in subscribe:
+            found = len(self._consumer.partitions_for_topic(topics.on_wire(name)) or ())
+            if found != topics.catalog()[name].partitions:
+                self._consumer.close(autocommit=False)
+                raise TopicMissing(f"{name} has {found} partitions")
         self._consumer.subscribe(topics=[topics.on_wire(name) for name in subscribe], listener=self._noted)
 
     def poll(self, timeout_ms: int) -> dict[Partition, list[Record]]:
@@ -328,7 +340,9 @@ def ends(bootstrap: str, partitions: Collection[Partition]) -> dict[Partition, i
 
 
 def _offsets(bootstrap: str, partitions: Collection[Partition], which: str) -> dict[Partition, int]:
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers(bootstrap), metrics_enabled=False)
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap_servers(bootstrap), enable_auto_commit=False, metrics_enabled=False
+    )
     try:
         found = getattr(consumer, which)([_in_kafka(p) for p in partitions])
         return {_ours(tp): offset for tp, offset in found.items()}

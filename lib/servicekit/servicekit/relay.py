@@ -96,7 +96,7 @@ class Relay:
                     failures = 0
                     self._stop.wait(1.0)
                     continue
-                self._work()
+                self._work(careful=failures > 0)
                 failures = 0
             except Exception as error:
                 _failed.add(1, {"reason": type(error).__name__})
@@ -110,9 +110,15 @@ class Relay:
         except Exception as error:
             logger.warning("lease runs out by itself", exc_info=error)
 
-    def _work(self) -> None:
-        """Send until stopped, until the lease is lost, or until something fails."""
-        producer = kafka.Producer(self._bootstrap, client_id=f"{self._source}-relay")
+    def _work(self, *, careful: bool) -> None:
+        """Send until stopped, until the lease is lost, or until something fails. ``careful``, after a
+        failure, sends one batch record by record, so that what Kafka refuses holds up only what is behind
+        it."""
+        producer = kafka.Producer(
+            self._bootstrap,
+            client_id=f"{self._source}-relay",
+            batch_bytes=0 if careful else kafka.BATCH_BYTES,
+        )
         try:
             with _connect(self._engine) as connection:
                 connection.execute(f"LISTEN {outbox.CHANNEL}")
@@ -128,6 +134,8 @@ class Relay:
                     acknowledged = []
                     if rows:
                         acknowledged = self._send(connection, producer, rows)
+                        if careful:
+                            break
                     else:
                         for _notification in connection.notifies(timeout=POLL, stop_after=1):
                             pass

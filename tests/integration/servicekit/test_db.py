@@ -290,6 +290,16 @@ def test_a_large_chunk_is_cut(store: Callable[..., Any]) -> None:
     assert all(published.fact.titles_placed.table_terms[0].penalty_rate_e4 == 20_000 for published in found)
 
 
+def test_the_partition_of_a_case_is_the_same_in_sql(store: Callable[..., Any]) -> None:
+    made = store()
+    cases = [ids.new() for _ in range(100)]
+    statement = sa.text(
+        "SELECT id, crc32(uuid_send(id)) % 24 AS partition FROM unnest(CAST(:ids AS uuid[])) AS id"
+    )
+    rows = db.read(made.engine, agency=None, statement=statement, params={"ids": cases})
+    assert {row.id: row.partition for row in rows} == {case: topics.partition_of(case, 24) for case in cases}
+
+
 def test_copy_into_a_temporary_table(store: Callable[..., Any]) -> None:
     made = store()
     agency = ids.new()
