@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 import polars as pl
+
 from import_service import domain
 from import_service.providers import files, layouts, reading, slices
 
@@ -44,11 +45,15 @@ def rows(count: int, base: Mapping[str, str] = PORTFOLIO) -> list[dict[str, str]
     return [{**base, key: f"{base[key]}-{number}"} for number in range(count)]
 
 
-def text(found: Sequence[Mapping[str, str]], *, delimiter: str = ";", columns: Sequence[str] | None = None) -> str:
+def text(
+    found: Sequence[Mapping[str, str]], *, delimiter: str = ";", columns: Sequence[str] | None = None
+) -> str:
     """CSV text of rows, quoted where needed."""
     names = list(columns or dict.fromkeys(name for row in found for name in row))
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, names, restval="", delimiter=delimiter, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(
+        out, names, restval="", delimiter=delimiter, lineterminator="\n", extrasaction="ignore"
+    )
     writer.writeheader()
     writer.writerows(found)
     return out.getvalue()

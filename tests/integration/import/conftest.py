@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 import sqlalchemy as sa
+
 from import_service import domain, rpc, settings, worker
 from recupera.agreement.v1 import agreement_facts_pb2
 from recupera.case.v1 import case_facts_pb2
@@ -43,7 +44,7 @@ class FakeRemote:
             raise self.errors[step].pop(0)
 
 
-class Bed:
+class Site:
     """What a test works with."""
 
     def __init__(self, engine: sa.Engine, folder: Path, *, max_file_bytes: int = 64 * 1024 * 1024) -> None:
@@ -87,7 +88,9 @@ class Bed:
         """A worker as a process that was started again would have it."""
         return delivery.instance(worker.ImportWorker, engine=self.engine, wiring=self.wiring)
 
-    def token(self, agency: uuid.UUID = AGENCY, *, creditor: uuid.UUID | None = None, internal: bool = False) -> Any:
+    def token(
+        self, agency: uuid.UUID = AGENCY, *, creditor: uuid.UUID | None = None, internal: bool = False
+    ) -> Any:
         """Call metadata."""
         if internal:
             return (("authorization", f"Bearer {self._signer.token(agency)}"),)
@@ -166,7 +169,8 @@ class Bed:
     def ready_slices(self) -> list[tuple[int, Any]]:
         """(partition, SliceReady) that were published."""
         return [
-            (one.partition, one.fact.slice_ready) for one in testing.published(self.engine, kind="slice_ready")
+            (one.partition, one.fact.slice_ready)
+            for one in testing.published(self.engine, kind="slice_ready")
         ]
 
     def states(self) -> list[str]:
@@ -216,13 +220,11 @@ class Bed:
 
 
 @pytest.fixture
-def make_bed(
-    engine: Callable[[str], sa.Engine], tmp_path: Path
-) -> Iterator[Callable[..., Bed]]:
-    """Make a bed with both agencies' clocks at the first business date."""
-    made: list[Bed] = []
+def make_site(engine: Callable[[str], sa.Engine], tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """Make a site with both agencies' clocks at the first business date."""
+    made: list[Site] = []
 
-    def make(**kwargs: Any) -> Bed:
+    def make(**kwargs: Any) -> Site:
         target = engine("import")
         for agency in (AGENCY, OTHER):
             with db.begin(target, agency=agency) as tx:
@@ -239,16 +241,16 @@ def make_bed(
                         version=1,
                     ),
                 )
-        made.append(Bed(target, tmp_path, **kwargs))
+        made.append(Site(target, tmp_path, **kwargs))
         return made[-1]
 
     yield make
-    for bed in made:
-        bed.channel.close()
-        bed.server.stop()
+    for site in made:
+        site.channel.close()
+        site.server.stop()
 
 
 @pytest.fixture
-def bed(make_bed: Callable[..., Bed]) -> Bed:
-    """One bed."""
-    return make_bed()
+def site(make_site: Callable[..., Site]) -> Site:
+    """One site."""
+    return make_site()

@@ -11,10 +11,11 @@ import polars as pl
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from import_service import domain
-from import_service.providers import checks
 from stdnum.br import cnpj, cpf
 from stdnum.pt import nif
+
+from import_service import domain
+from import_service.providers import checks
 
 pytestmark = pytest.mark.feature("S2-41")
 LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -98,7 +99,11 @@ def test_phones(text: str, country: str, expected: str | None) -> None:
     assert phone(text, country) == expected
 
 
-@given(st.text("0123456789", min_size=8, max_size=13), st.sampled_from(["", "+55", "+351"]), st.sampled_from(["BR", "PT"]))
+@given(
+    st.text("0123456789", min_size=8, max_size=13),
+    st.sampled_from(["", "+55", "+351"]),
+    st.sampled_from(["BR", "PT"]),
+)
 @example("5511987654321", "", "BR")
 def test_phones_against_phonenumbers(digits: str, prefix: str, country: str) -> None:
     """What the patterns take, phonenumbers takes too, as the same number."""
@@ -197,7 +202,15 @@ def test_dates(text: str, expected: datetime.date | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("2", 20000), ("2,5", 25000), ("1.0333", 10333), ("0", 0), ("1.23456", None), ("-1", None), ("1.000,5", None)],
+    [
+        ("2", 20000),
+        ("2,5", 25000),
+        ("1.0333", 10333),
+        ("0", 0),
+        ("1.23456", None),
+        ("-1", None),
+        ("1.000,5", None),
+    ],
 )
 def test_rates(text: str, expected: int | None) -> None:
     assert pl.DataFrame({"r": [text]}).select(checks.rate(pl.col("r"))).item() == expected

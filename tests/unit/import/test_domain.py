@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from import_service import domain
 from servicekit import errors
 
@@ -30,7 +31,12 @@ def test_only_the_arrows_of_the_state_machine(path: list[State]) -> None:
 
 
 def doubt(
-    *, rows: int | None = None, total: int | None = None, read: int = 100, rejected: int = 0, sum_minor: int = 5000
+    *,
+    rows: int | None = None,
+    total: int | None = None,
+    read: int = 100,
+    rejected: int = 0,
+    sum_minor: int = 5000,
 ) -> str | None:
     found = domain.doubt(
         expected=domain.Expected(rows=rows, total_minor=total),

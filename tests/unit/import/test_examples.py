@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 
 import pytest
-from import_service import domain
-from support import portfolio
 
+from import_service import domain
 from recupera_local import examples, paths
+from support import portfolio
 
 FOLDER = paths.REPO / "examples"
 pytestmark = pytest.mark.feature("S2-41")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from import_service import domain
 from import_service.providers import files
 from support import portfolio
@@ -81,7 +82,10 @@ def test_what_is_wrong_with_a_header_is_named() -> None:
             encoding="utf-8",
             delimiter=";",
         )
-    assert "missing columns: contract_reference, debtor_document, debtor_name, title_reference" in caught.value.sentence
+    assert (
+        "missing columns: contract_reference, debtor_document, debtor_name, title_reference"
+        in caught.value.sentence
+    )
     assert "at position 3" in caught.value.sentence
     assert "named twice: currency" in caught.value.sentence
     assert "e-mail" not in caught.value.sentence
@@ -95,7 +99,9 @@ def cells(content: bytes, delimiter: str = ";", block: int = 64) -> list[list[st
         for index, raw in enumerate(one.records.raw):
             special = one.records.special.get(index, False)
             found.append(
-                None if special is None else files.cells_of(raw, special, delimiter=delimiter, encoding="utf-8")
+                None
+                if special is None
+                else files.cells_of(raw, special, delimiter=delimiter, encoding="utf-8")
             )
     return found
 
@@ -113,7 +119,9 @@ def test_quotes() -> None:
 
 @given(
     st.lists(
-        st.lists(st.text(st.sampled_from('ab;", \néç'), max_size=8), min_size=2, max_size=4), min_size=1, max_size=30
+        st.lists(st.text(st.sampled_from('ab;", \néç'), max_size=8), min_size=2, max_size=4),
+        min_size=1,
+        max_size=30,
     ),
     st.sampled_from(["\n", "\r\n"]),
     st.integers(10, 200),

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from import_service import domain
 from import_service.providers import layouts, slices
 from support import portfolio
@@ -205,10 +206,18 @@ def test_defaults_and_forms() -> None:
         "penalty_rate": "2,00",
     }
     only = portfolio.read(portfolio.content([row])).good.row(0, named=True)
-    assert (only["debtor_document"], only["debtor_document_type"], only["country"]) == ("501964843", "NIF", "PT")
+    assert (only["debtor_document"], only["debtor_document_type"], only["country"]) == (
+        "501964843",
+        "NIF",
+        "PT",
+    )
     assert (only["currency"], only["email"], only["phone_1"]) == ("EUR", "ana@example.com", "+351912345678")
     assert (only["due_date"], only["principal_minor"]) == (datetime.date(2026, 2, 1), 123450)
-    assert (only["penalty_rate_e4"], only["monthly_interest_rate_e4"], only["title_type"]) == (20000, None, "OTHER")
+    assert (only["penalty_rate_e4"], only["monthly_interest_rate_e4"], only["title_type"]) == (
+        20000,
+        None,
+        "OTHER",
+    )
     assert only["creditor_document"] == "16727230000197"
 
 
@@ -242,7 +251,9 @@ def good_rows(draw: st.DrawFn) -> list[dict[str, Any]]:
             "creditor_name": draw(TEXT.filter(bool)),
             "contract_reference": f"K-{draw(st.integers(1, 3))}",
             "product": draw(TEXT) or None,
-            "debtor_document": draw(st.sampled_from(["39053344705", "16727230000197", "12ABC34501DE35", "501964843"])),
+            "debtor_document": draw(
+                st.sampled_from(["39053344705", "16727230000197", "12ABC34501DE35", "501964843"])
+            ),
             "debtor_name": draw(TEXT.filter(bool)),
             "address": draw(TEXT) or None,
             "title_reference": f"T-{number}",
@@ -296,7 +307,9 @@ def test_any_good_rows_in_any_dialect_are_read_as_they_were(
         for row in rows
     ]
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, list(written[0]), delimiter=delimiter, lineterminator=line_end, quoting=quoting)
+    writer = csv.DictWriter(
+        out, list(written[0]), delimiter=delimiter, lineterminator=line_end, quoting=quoting
+    )
     writer.writeheader()
     writer.writerows(written)
     found = portfolio.read(out.getvalue().encode(encoding), piece=333)

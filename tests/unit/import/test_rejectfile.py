@@ -6,6 +6,7 @@ import csv
 import io
 
 import pytest
+
 from import_service import domain
 from import_service.providers import rejectfile
 from support import portfolio
@@ -39,7 +40,10 @@ def test_rows_come_back_as_they_were_sent_with_reasons() -> None:
     content = portfolio.content(rows)
     found = parsed(written(content, portfolio.read(content)))
     assert [row["reject_row"] for row in found] == ["3", "4"]
-    assert found[0]["reject_field"] == "due_date | principal" or found[0]["reject_field"] == "principal | due_date"
+    assert (
+        found[0]["reject_field"] == "due_date | principal"
+        or found[0]["reject_field"] == "principal | due_date"
+    )
     assert {"IMPOSSIBLE_DATE", "AMOUNT_NOT_POSITIVE"} == set(found[0]["reject_code"].split(" | "))
     assert found[0]["principal"] == "-5,00"
     assert found[1]["debtor_name"] == '\'=cmd|"/C calc"!A0'
