@@ -102,7 +102,7 @@ def test_the_code_as_it_is_keeps_every_rule(pristine: Copy) -> None:
         ("domain", "agreement_service.domain", "from servicekit import db"),
         ("domain", "case_service.domain", "from recupera.case.v1 import case_pb2"),
         ("serve", "case_service.rpc", "from servicekit import host"),
-        ("serve", "case_service.usecases", "import servicekit.host"),
+        ("serve", "dialer_service.usecases", "import servicekit.host"),
         ("worker", "dialer_service.worker", "import servicekit.rpc"),
         ("servicekit", "servicekit.money", "import case_service.domain"),
         ("servicekit-sql", "servicekit.money", "import sqlalchemy"),
