@@ -516,7 +516,7 @@ class Account:
         """
         self.agreement, self.agreed = agreement, list(agreed)
         self.instalments = sorted(instalments, key=lambda instalment: instalment.number)
-        self._instalments = {one.instalment_id: one for one in self.instalments}
+        self._instalments |= {one.instalment_id: one for one in self.instalments}
         for item in agreed:
             title = self.title(item.title_id)
             entries = title.charge(agreement.expire_date)
