@@ -74,7 +74,6 @@ message_rows = sa.Table(
     sa.Column("rule", sa.Text, info=_BUSINESS),
     sa.Column("failure", sa.Text, info=_BUSINESS),
     sa.Column("attempts", sa.Integer, info=_BUSINESS),
-    sa.Column("reservations", sa.Integer, info=_incidental("a reservation that ran out is asked for again")),
     sa.Column("due_at", _Time, info=_incidental("counted from the instant of the last refusal")),
     sa.Column("act_key", sa.Text, info=_incidental("made of the message's id")),
     sa.Column("act_worker", sa.Uuid, info=_incidental("process that works on it")),
@@ -143,7 +142,6 @@ class Told:
     template: str
     state: messages.State
     rule: str
-    reservation_key: uuid.UUID
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,7 +151,6 @@ class Change:
     message: messages.Message
     state: messages.State
     attempts: int
-    reservations: int
     rule: str = ""
     failure: str = ""
     due_at: datetime.datetime | None = None
@@ -221,8 +218,8 @@ def partition_of(case_id: uuid.UUID) -> int:
     return topics.partition_of(case_id, topics.catalog().of(FACT).partitions)
 
 
-# In the statements over many rows the agency is hidden from the planner, `(SELECT CAST(:agency AS uuid))`: an agency that
-# ANALYZE has not seen would be taken for one row, and any index that begins with agency for a good one.
+# In the statements over many rows the agency is hidden from the planner, `(SELECT CAST(:agency AS uuid))`: an
+# agency that ANALYZE has not seen would be taken for one row, and any index that begins with agency for a good one.
 
 # --- requests -----------------------------------------------------------------------------------------------
 
@@ -248,7 +245,7 @@ _REQUEST = sa.text(
                agreement_id, number, due)
     ORDER BY n.case_id, n.step_id, n.template, n.date
     ON CONFLICT ON CONSTRAINT messages_once DO NOTHING
-    RETURNING id, case_id, person_id, channel, template, state, rule, reservations
+    RETURNING id, case_id, person_id, channel, template, state, rule
     """
 )
 
@@ -313,9 +310,9 @@ _CLAIM = sa.text(
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
     )
-    UPDATE messages m SET act_worker = :worker FROM due WHERE m.agency = (SELECT CAST(:agency AS uuid)) AND m.id = due.id
+    UPDATE messages m SET act_worker = :worker FROM due
+    WHERE m.agency = (SELECT CAST(:agency AS uuid)) AND m.id = due.id
     RETURNING m.id, m.case_id, m.person_id, m.channel, m.purpose, m.template, m.date, m.state, m.attempts,
-    m.reservations,
               m.agreement_id, m.instalment_number, m.instalment_due_date, m.failure, m.partition
     """
 )
@@ -351,7 +348,6 @@ def claim(
             date=row.date,
             state=messages.State(row.state),
             attempts=row.attempts,
-            reservations=row.reservations,
             agreement_id=row.agreement_id,
             instalment_number=row.instalment_number,
             instalment_due_date=row.instalment_due_date,
@@ -436,14 +432,13 @@ def start(tx: db.Transaction, agency: uuid.UUID, starts: Sequence[Start]) -> set
 _CHANGE = sa.text(
     """
     UPDATE messages m
-    SET state = n.state, attempts = n.attempts, reservations = n.reservations, rule = n.rule,
-        failure = n.failure, due_at = n.due_at, sent_at = coalesce(n.sent_at, m.sent_at),
-        person_id = coalesce(n.person_id, m.person_id),
+    SET state = n.state, attempts = n.attempts, rule = n.rule, failure = n.failure, due_at = n.due_at,
+        sent_at = coalesce(n.sent_at, m.sent_at), person_id = coalesce(n.person_id, m.person_id),
         act_worker = CASE WHEN n.state = 'UNKNOWN' THEN m.act_worker END, version = m.version + 1
     FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:attempts AS int[]),
-                CAST(:reservations AS int[]), CAST(:rules AS text[]), CAST(:failures AS text[]),
-                CAST(:due AS timestamptz[]), CAST(:sent AS timestamptz[]), CAST(:people AS uuid[]))
-         AS n (id, state, attempts, reservations, rule, failure, due_at, sent_at, person_id)
+                CAST(:rules AS text[]), CAST(:failures AS text[]), CAST(:due AS timestamptz[]),
+                CAST(:sent AS timestamptz[]), CAST(:people AS uuid[]))
+         AS n (id, state, attempts, rule, failure, due_at, sent_at, person_id)
     WHERE m.agency = (SELECT CAST(:agency AS uuid)) AND m.id = n.id AND m.act_worker = :worker
       AND (m.state = ANY (CAST(:before AS text[])) OR (m.state = 'UNKNOWN' AND n.state <> 'UNKNOWN'))
     RETURNING m.id, m.person_id
@@ -458,9 +453,8 @@ def change(
 ) -> list[Told]:
     """Write what became of messages that this process works on, all in one statement, and give them free.
 
-    Only rows still in a state of `before` change, or UNKNOWN ones that another process gave up for this one.
-    Returns the changed ones as facts tell them; `reservation_key` is the one that was in force before the
-    change.
+    Only rows still in a state of `before` change, or UNKNOWN ones that another process gave up for this one. Returns
+    the changed ones as facts tell them.
     """
     if not changes:
         return []
@@ -473,7 +467,6 @@ def change(
             "ids": [one.message.id for one in changes],
             "states": [one.state.value for one in changes],
             "attempts": [one.attempts for one in changes],
-            "reservations": [one.reservations for one in changes],
             "rules": [one.rule for one in changes],
             "failures": [one.failure for one in changes],
             "due": [one.due_at for one in changes],
@@ -491,7 +484,6 @@ def change(
             template=one.message.template,
             state=one.state,
             rule=one.rule,
-            reservation_key=one.message.reservation_key,
         )
         for one in changes
         if one.message.id in people
@@ -502,7 +494,7 @@ _GIVE_UP = sa.text(
     """
     UPDATE messages SET state = 'UNKNOWN', attempts = attempts + 1, failure = '', version = version + 1
     WHERE agency = (SELECT CAST(:agency AS uuid)) AND id = ANY (CAST(:ids AS uuid[])) AND state = 'ACTING'
-    RETURNING id, case_id, person_id, channel, template, state, rule, reservations
+    RETURNING id, case_id, person_id, channel, template, state, rule
     """
 )
 
@@ -521,7 +513,12 @@ def give_up(tx: db.Transaction, agency: uuid.UUID, ids: Sequence[uuid.UUID]) -> 
     return [_told(row) for row in tx.execute(_GIVE_UP, {"agency": agency, "ids": list(ids)})]
 
 
-_BEGUN = sa.text("SELECT EXISTS (SELECT 1 FROM messages WHERE agency = (SELECT CAST(:agency AS uuid)) AND state = 'ACTING')")
+_BEGUN = sa.text(
+    """
+    SELECT EXISTS (
+        SELECT 1 FROM messages WHERE agency = (SELECT CAST(:agency AS uuid)) AND state = 'ACTING')
+    """
+)
 
 
 def anything_acting(tx: db.Transaction, agency: uuid.UUID) -> bool:
@@ -704,7 +701,6 @@ def report(
             message_rows.c.template,
             message_rows.c.state,
             message_rows.c.rule,
-            message_rows.c.reservations,
         )
     ).one()
     return _told(row)
@@ -744,7 +740,6 @@ _PRESENT = (
         message_rows.c.template,
         message_rows.c.state,
         message_rows.c.rule,
-        message_rows.c.reservations,
     )
     .where(message_rows.c.agency == sa.bindparam("agency"), message_rows.c.id > sa.bindparam("after"))
     .order_by(message_rows.c.id)
@@ -820,7 +815,6 @@ def _told(row: Any) -> Told:
         template=row.template,
         state=stored,
         rule=row.rule,
-        reservation_key=messages.reservation_key(row.id, row.reservations),
     )
 
 

@@ -72,7 +72,8 @@ class CaseService(case_service_pb2_grpc.CaseServiceServicer):
     def __init__(self) -> None:
         self.refusals: dict[UUID, tuple[str, datetime.datetime | None]] = {}
         self.changes: dict[UUID, dict[str, Any]] = {}
-        self.valid_until = NOW + datetime.timedelta(seconds=60)
+        self.now = NOW
+        self.validity = datetime.timedelta(seconds=60)
         self.items: list[case_service_pb2.ContactItem] = []
         self.known = set(CASES)
         self.away = False
@@ -109,8 +110,10 @@ class CaseService(case_service_pb2_grpc.CaseServiceServicer):
             if retry is not None:
                 answer.refused.retry_time.CopyFrom(dates.to_timestamp(retry))
             return answer
-        if item.key in self._answers:
-            return self._answers[item.key]
+        before = self._answers.get(item.key)
+        ends = dates.from_timestamp(before.granted.valid_until, "") if before is not None else None
+        if before is not None and ends is not None and self.now <= ends:
+            return before  # one that ran out is decided anew
         number = CASES[found]
         granted = answer.granted
         granted.contact_point_id = an_id("contact point", number).bytes
@@ -122,7 +125,7 @@ class CaseService(case_service_pb2_grpc.CaseServiceServicer):
         granted.creditor_address = "Rua das Amostras, 100, São Paulo"
         granted.creditor_document = "16727230000197"
         granted.contract_reference = f"CONTRATO-{number}"
-        granted.valid_until.CopyFrom(dates.to_timestamp(self.valid_until))
+        granted.valid_until.CopyFrom(dates.to_timestamp(self.now + self.validity))
         for name, value in self.changes.get(found, {}).items():
             setattr(granted, name, value)
         self._answers[item.key] = answer

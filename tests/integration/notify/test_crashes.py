@@ -175,7 +175,7 @@ def test_a_commit_in_doubt_gives_back_what_did_not_leave(
         return begun
 
     monkeypatch.setattr(usecase, "advance", in_doubt)
-    with pytest.raises(psycopg.OperationalError):
+    with pytest.raises(sqlalchemy.exc.OperationalError):
         dispatcher.tick()
     assert set(notify.states().values()) == {"ACTING"}
     dispatcher.tick()

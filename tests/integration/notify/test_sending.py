@@ -127,7 +127,7 @@ def test_a_refusal_with_a_time_waits_on_the_agencys_clock(
     notify.tick()
     assert mail_server.mails == []
     notify.set_clock(later, version=2, date=DATE + datetime.timedelta(days=1))
-    case_service.valid_until = later + datetime.timedelta(seconds=60)
+    case_service.now = later
     notify.tick()
     assert notify.states() == {1: "SENT"}
     assert len({item.key for item in case_service.items}) == 1
@@ -156,14 +156,8 @@ def test_no_balance_no_message_and_it_stays_due(
     assert notify.states() == {1: "SCHEDULED", 2: "SCHEDULED", 3: "SENT"}
     assert len(mail_server.mails) == 1
     agreement_service.unknown = set()
-    case_service.valid_until = NOW + datetime.timedelta(minutes=6)
-    notify.set_clock(NOW + datetime.timedelta(minutes=5), version=2)
-    notify.tick()  # the first reservation ran out meanwhile: it is given up
-    assert sorted(notify.told()) == [
-        ("SCHEDULED", 1, False, ""),
-        ("SCHEDULED", 2, False, ""),
-        ("SENT", 3, True, ""),
-    ]
+    case_service.now = NOW + datetime.timedelta(minutes=5)
+    notify.set_clock(case_service.now, version=2)
     notify.tick()
     assert set(notify.states().values()) == {"SENT"}
 
@@ -188,22 +182,41 @@ def test_a_neighbour_away_leaves_messages_due(
     assert notify.rows("SELECT max(attempts) AS n FROM messages")[0]["n"] == 1
 
 
-def test_a_reservation_that_ran_out_is_asked_for_again_under_another_key(
+def test_a_reservation_that_ran_out_is_asked_for_again(
     notify: Notify, case_service: CaseService, mail_server: MailServer
 ) -> None:
-    case_service.valid_until = NOW
+    """`case` is behind this service's idea of the time: nothing leaves on a reservation that is over."""
     notify.deliver(notify.steps_due([1]))
-    dispatcher = notify.make_dispatcher()
-    dispatcher._slice(AGENCY)
+    notify.set_clock(NOW + datetime.timedelta(seconds=61), version=2)
+    for _ in range(3):
+        notify.tick()
     assert mail_server.mails == []
-    assert notify.told() == [("REQUESTED", 1, False, "")]
-    case_service.valid_until = NOW + datetime.timedelta(seconds=60)
-    dispatcher._slice(AGENCY)
+    assert notify.told() == []
+    case_service.now = NOW + datetime.timedelta(seconds=61)
+    notify.tick()
     assert notify.states() == {1: "SENT"}
-    first, second = (item.key for item in case_service.items)
-    released, closed = (body.reservation_keys[0] for body in notify.published("messages_changed"))
-    assert (first, second) == (released, closed)
-    assert first != second
+    assert len({item.key for item in case_service.items}) == 1
+
+
+def test_a_reservation_that_runs_out_between_answer_and_act_is_not_used(
+    notify: Notify, case_service: CaseService, mail_server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notify.deliver(notify.steps_due([1, 2]))
+    dispatcher = notify.make_dispatcher(acts_in_flight=1)
+    begin = dispatcher._begin
+    later = NOW + datetime.timedelta(seconds=61)
+
+    def late(*arguments: object) -> object:
+        if mail_server.mails:
+            notify.set_clock(later, version=2)
+        return begin(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dispatcher, "_begin", late)
+    dispatcher._slice(AGENCY)
+    assert sorted(notify.states().values()) == ["REQUESTED", "SENT"]
+    case_service.now = later
+    dispatcher._slice(AGENCY)
+    assert sorted(notify.states().values()) == ["SENT", "SENT"]
 
 
 def test_a_creditor_without_identity_is_not_named_half(
@@ -291,13 +304,17 @@ def test_a_reminder_text_on_a_ladder_does_not_fit(notify: Notify, mail_server: M
     assert notify.told() == [("SUPPRESSED", 1, False, "NO_TEMPLATE")]
 
 
-def test_many_go_over_one_connection_and_few_facts(notify: Notify, mail_server: MailServer) -> None:
+def test_many_go_over_one_connection_a_slice_and_few_facts(notify: Notify, mail_server: MailServer) -> None:
     numbers = list(range(1, 401))
     notify.deliver(notify.steps_due(numbers))
-    notify.tick()
+    dispatcher = notify.make_dispatcher(slice_size=200)
+    assert dispatcher._slice(AGENCY)
+    assert mail_server.connections == 1
+    assert dispatcher._slice(AGENCY)
+    assert not dispatcher._slice(AGENCY)
+    assert mail_server.connections == 2
     assert set(notify.states().values()) == {"SENT"}
     assert sorted(one.to for one in mail_server.mails) == sorted(address(number) for number in numbers)
-    assert mail_server.connections == 2  # one a slice
     chunks = notify.published("messages_changed")
     assert len(chunks) < 100
     assert sum(len(chunk.case_ids) for chunk in chunks) == 400

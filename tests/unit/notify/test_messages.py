@@ -27,7 +27,6 @@ def a_message(**fields: object) -> messages.Message:
         "date": DATE,
         "state": State.REQUESTED,
         "attempts": 0,
-        "reservations": 0,
         "agreement_id": None,
         "instalment_number": None,
         "instalment_due_date": None,
@@ -107,7 +106,7 @@ def test_r07_holds_at_the_act_too(field: str) -> None:
     assert decide(answer=a_grant(**{field: " "})) == messages.Suppress(rule="R07")
 
 
-@pytest.mark.parametrize(("seconds", "kind"), [(-1, messages.Renew), (0, messages.Renew), (1, messages.Act)])
+@pytest.mark.parametrize(("seconds", "kind"), [(-1, messages.Renew), (0, messages.Act), (1, messages.Act)])
 def test_a_reservation_ends_at_its_instant(seconds: int, kind: type) -> None:
     grant = a_grant(valid_until=NOW + datetime.timedelta(seconds=seconds))
     assert isinstance(decide(answer=grant), kind)
@@ -212,14 +211,6 @@ def test_what_never_reached_a_server_does_not_count_as_contact() -> None:
         State.FAILED,
         State.UNKNOWN,
     }
-
-
-@given(st.integers(0, 5), st.uuids())
-def test_reservation_keys_are_fixed_and_apart(reservations: int, message_id: uuid.UUID) -> None:
-    keys = [messages.reservation_key(message_id, number) for number in range(reservations + 1)]
-    assert keys[0] == message_id
-    assert len(set(keys)) == len(keys)
-    assert keys == [messages.reservation_key(message_id, number) for number in range(reservations + 1)]
 
 
 @pytest.mark.parametrize(("days", "over"), [(0, False), (7, False), (8, True), (-1, False)])

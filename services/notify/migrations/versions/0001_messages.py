@@ -41,7 +41,6 @@ TABLES = (
         rule text NOT NULL DEFAULT '',
         failure text NOT NULL DEFAULT '',
         attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
-        reservations integer NOT NULL DEFAULT 0 CHECK (reservations >= 0),
         due_at timestamptz,
         act_key text,
         act_worker uuid,

@@ -165,27 +165,11 @@ class Message:
     state: State
     attempts: int
     """Transient refusals of the other side so far."""
-    reservations: int
-    """Reservations given up so far; counts the key of the next one."""
     agreement_id: uuid.UUID | None
     instalment_number: int | None
     instalment_due_date: datetime.date | None
     failure: str = ""
     """Code of the last transient refusal."""
-
-    @property
-    def reservation_key(self) -> uuid.UUID:
-        """Key of the contact reservation: the message id, then a key for each reservation after one that was
-        given up.
-
-        Deterministic, so that asking again after a crash gets the same answer.
-        """
-        return reservation_key(self.id, self.reservations)
-
-
-def reservation_key(message_id: uuid.UUID, reservations: int) -> uuid.UUID:
-    """Key of the reservation after `reservations` that were given up."""
-    return message_id if reservations == 0 else uuid.uuid5(message_id, f"reservation/{reservations}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,7 +225,7 @@ class Defer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Renew:
-    """The reservation ran out before the act began: ask for another one, under another key, at once."""
+    """The reservation ran out before the act began: ask again, under the same key; nothing is written."""
 
 
 Decision = Act | Suppress | Defer | Renew
@@ -287,7 +271,7 @@ def decide(
         answer.creditor_name.strip() and answer.creditor_address.strip() and answer.creditor_document.strip()
     ):
         return Suppress(rule=Rule.CREDITOR_IDENTITY)
-    if answer.valid_until <= now:
+    if answer.valid_until < now:
         return Renew()
     return Act(grant=answer, balance=balance, instalment=instalment)
 

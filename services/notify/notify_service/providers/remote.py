@@ -60,8 +60,8 @@ class CaseClient:
     def reserve(
         self, agency: uuid.UUID, items: Sequence[messages.Message]
     ) -> Mapping[uuid.UUID, messages.Grant | messages.Refusal]:
-        """`ReserveContacts`."""
-        by_key = {item.reservation_key.bytes: item for item in items}
+        """`ReserveContacts`; the key of a message's reservation is its id, at every attempt."""
+        by_key = {item.id.bytes: item for item in items}
         request = case_service_pb2.ReserveContactsRequest(
             parent=f"agencies/{agency}",
             items=[

@@ -133,7 +133,7 @@ def leave(
     tx: db.Transaction,
     agency: uuid.UUID,
     *,
-    decided: Iterable[tuple[messages.Message, messages.Suppress | messages.Defer | messages.Renew]],
+    decided: Iterable[tuple[messages.Message, messages.Suppress | messages.Defer]],
     people: Mapping[uuid.UUID, uuid.UUID],
     now: datetime.datetime,
     business_date: datetime.date,
@@ -146,10 +146,6 @@ def leave(
                 change = _change(message, state=messages.State.SUPPRESSED, rule=decision.rule)
             case messages.Defer():
                 change = _change(message, state=messages.State.SCHEDULED, due_at=decision.until)
-            case messages.Renew():
-                change = dataclasses.replace(
-                    _change(message, state=message.state), reservations=message.reservations + 1
-                )
         changes.append(dataclasses.replace(change, person_id=people.get(message.id)))
     _settle(tx, agency, changes, before=store.BEFORE_ACT, now=now, business_date=business_date)
 
@@ -193,7 +189,7 @@ def advance(
             now=now,
             business_date=agency_clock.business_date,
         )
-    valid = [one for one in following if one.act.grant.valid_until > now]
+    valid = [one for one in following if one.act.grant.valid_until >= now]
     return store.start(
         tx, agency, [_start(tx, agency, one, retention_days=retention_days, now=now) for one in valid]
     )
@@ -233,12 +229,10 @@ def outcome(
     settled = messages.settle(
         message=message, verdict=answer.verdict, code=answer.code, now=now, attempts_max=attempts_max
     )
-    given_up = settled.state is messages.State.FAILED_RETRYABLE and settled.attempts > message.attempts
     return store.Change(
         message=message,
         state=settled.state,
         attempts=settled.attempts,
-        reservations=message.reservations + given_up,
         failure=settled.failure,
         due_at=settled.due_at,
         sent_at=now if settled.state is messages.State.SENT else None,
@@ -254,16 +248,14 @@ def _settle(
     now: datetime.datetime,
     business_date: datetime.date,
 ) -> list[store.Told]:
-    """One statement for all, one fact for each chunk. What only went back to be due is told where its
-    reservation ended.
-    """
+    """One statement for all, one fact for each chunk; what only went back to be due is not told."""
     store.lock_cases(tx, agency, [one.message.case_id for one in changes])
     told = store.change(tx, agency, changes, before=before)
-    ended = {one.message.id for one in changes if one.reservations > one.message.reservations}
+    refused = {one.message.id for one in changes if one.attempts > one.message.attempts}
     facts.messages_changed(
         tx,
         agency,
-        told=[one for one in told if one.state not in messages.DUE or one.id in ended],
+        told=[one for one in told if one.state not in messages.DUE or one.id in refused],
         now=now,
         business_date=business_date,
     )
@@ -281,7 +273,6 @@ def _change(
         message=message,
         state=state,
         attempts=message.attempts,
-        reservations=message.reservations,
         rule=rule,
         failure=message.failure,
         due_at=due_at,

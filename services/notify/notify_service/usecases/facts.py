@@ -49,7 +49,7 @@ def messages_changed(
                 body.message_ids.append(one.id.bytes)
                 body.person_ids.append(one.person_id.bytes if one.person_id else b"")
                 body.states.append(notify_pb2.Message.State.Value(f"STATE_{one.state}"))
-                body.reservation_keys.append(one.reservation_key.bytes)
+                body.reservation_keys.append(one.id.bytes)
                 body.attempted.append(messages.ATTEMPTED[one.state])
                 body.rules.append(one.rule)
                 body.template_index.append(places.setdefault(one.template, len(places)))

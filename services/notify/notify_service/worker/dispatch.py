@@ -137,7 +137,8 @@ class Dispatcher:
             [message.case_id for message in claimed.messages if message.id in grants],
             date=claimed.business_date,
         )
-        left: list[tuple[messages.Message, messages.Suppress | messages.Defer | messages.Renew]] = []
+        left: list[tuple[messages.Message, messages.Suppress | messages.Defer]] = []
+        renewed = False
         ready: list[acts.Prepared] = []
         for message in claimed.messages:
             grant = grants.get(message.id)
@@ -161,7 +162,10 @@ class Dispatcher:
                     ready.append(made)
                     continue
                 decision = made
-            left.append((message, decision))
+            if isinstance(decision, messages.Renew):
+                renewed = True
+            else:
+                left.append((message, decision))
         if left:
             with db.begin(self._engine, agency=agency) as tx:
                 acts.leave(
@@ -172,7 +176,7 @@ class Dispatcher:
                     now=claimed.now,
                     business_date=claimed.business_date,
                 )
-        return ready, any(isinstance(decision, messages.Renew) for _, decision in left)
+        return ready, renewed
 
     def _act(self, agency: uuid.UUID, prepared: Sequence[acts.Prepared], claimed: acts.Slice) -> bool:
         """Act on a slice; False where the provider went away."""
