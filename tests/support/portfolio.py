@@ -84,7 +84,7 @@ def read(
     piece: int = 1_000_003,
     business_date: datetime.date = datetime.date(2026, 11, 23),
     creditor_reference: str | None = None,
-    agency: uuid.UUID = uuid.UUID(int=1),
+    agency: uuid.UUID | None = None,
 ) -> Result:
     """Read a file as the worker does, its bytes coming in pieces of this size. Raises FileRefused."""
     pieces = [found[start : start + piece] for start in range(0, len(found), piece)]
@@ -97,7 +97,12 @@ def read(
     )
     parts = list(
         reading.parts(
-            lambda: iter(pieces), agency=agency, kind=kind, dialect=dialect, rules=rules, partitions=24
+            lambda: iter(pieces),
+            agency=agency or uuid.UUID(int=1),
+            kind=kind,
+            dialect=dialect,
+            rules=rules,
+            partitions=24,
         )
     )
     cut = [one for part in parts for one in part.slices]

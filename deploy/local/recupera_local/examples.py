@@ -23,14 +23,16 @@ FIRST_DAY = date(2026, 11, 23)
 PAYMENT_DAYS = (date(2026, 11, 25), date(2026, 11, 27), date(2026, 12, 1))
 
 PORTFOLIO_COLUMNS = (
-    "creditor_reference", "creditor_name", "creditor_document", "creditor_address", "contract_reference", "product",
-    "debtor_document", "debtor_name", "birth_date", "region", "city", "address", "phone_1", "phone_2", "email", "guarantor_document", "guarantor_name", "guarantor_phone", "title_reference", "title_type",
-    "due_date", "principal", "currency", "penalty_rate", "monthly_interest_rate",
+    "creditor_reference", "creditor_name", "creditor_document", "creditor_address",
+    "contract_reference", "product", "debtor_document", "debtor_name", "birth_date", "region",
+    "city", "address", "phone_1", "phone_2", "email", "guarantor_document", "guarantor_name",
+    "guarantor_phone", "title_reference", "title_type", "due_date", "principal", "currency",
+    "penalty_rate", "monthly_interest_rate",
 )  # fmt: skip
 """Those that a file must have and some of the others: an optional column may be left out."""
 PAYMENT_COLUMNS = (
-    "creditor_reference", "account", "means", "bank_reference", "value_date", "amount", "currency", "txid", "our_number",
-    "title_reference", "contract_reference", "payer_document",
+    "creditor_reference", "account", "means", "bank_reference", "value_date", "amount", "currency",
+    "txid", "our_number", "title_reference", "contract_reference", "payer_document",
 )  # fmt: skip
 
 PLACES = (
@@ -180,8 +182,8 @@ class Generator:
             name, document, kind = self.pt.name(), nif(rng, company=False), "NIF"
             phone = f"9{rng.choice('1236')}{rng.randrange(10_000_000):07d}"
             place = {
-                "region": "", "city": rng.choice(PT_CITIES), "address": "", "phone_1": rng.choice((phone, f"+351 {phone}")),
-                "phone_2": "",
+                "region": "", "city": rng.choice(PT_CITIES), "address": "",
+                "phone_1": rng.choice((phone, f"+351 {phone}")), "phone_2": "",
             }  # fmt: skip
         else:
             company = rng.random() < 0.09

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import pathlib
 import sys
@@ -50,8 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve() -> None:
-    import grpc
-
     from import_service import rpc
     from recupera.imports.v1 import imports_service_pb2_grpc
     from servicekit import db
@@ -60,12 +59,14 @@ def _serve() -> None:
     found = settings.load(Settings)
     engine = db.create_engine(found.database_url, application_name="import-serve")
     servicer = rpc.ImportServicer(engine=engine, settings=found)
-
-    def add(target: grpc.Server) -> None:
-        imports_service_pb2_grpc.add_ImportServiceServicer_to_server(servicer, target)
-
     server.serve(
-        settings=found, service="import", add_servicers=add, descriptors=[SERVICE], ready=servicer.ready
+        settings=found,
+        service="import",
+        add_servicers=functools.partial(
+            imports_service_pb2_grpc.add_ImportServiceServicer_to_server, servicer
+        ),
+        descriptors=[SERVICE],
+        ready=servicer.ready,
     )
     engine.dispose()
 

@@ -180,8 +180,8 @@ TITLE_TYPES = ("INVOICE", "INSTALMENT", "CHEQUE", "LOAN", "OTHER")
 PAYMENT_MEANS = ("PIX", "BOLETO", "TRANSFER", "MULTIBANCO", "SEPA_DD", "CARD", "CHEQUE", "CASH")
 DOCUMENT_TYPES = ("CPF", "CNPJ", "NIF")
 UFS = (
-    "AC", "AL", "AP", "AM", "BA", "CE", "DF", "ES", "GO", "MA", "MT", "MS", "MG", "PA", "PB", "PR", "PE", "PI", "RJ", "RN",
-    "RS", "RO", "RR", "SC", "SP", "SE", "TO",
+    "AC", "AL", "AP", "AM", "BA", "CE", "DF", "ES", "GO", "MA", "MT", "MS", "MG", "PA", "PB", "PR",
+    "PE", "PI", "RJ", "RN", "RS", "RO", "RR", "SC", "SP", "SE", "TO",
 )  # fmt: skip
 CURRENCIES = tuple(sorted(money.CURRENCIES))
 EARLIEST_DUE = datetime.date(1980, 1, 1)
@@ -227,7 +227,7 @@ class Reject:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Sums of a file's rows in one currency, minor units. `read`: all rows with a readable amount; `good`: good rows."""
+    """Sums of a file's rows in one currency, minor units: of all rows with a readable amount, and of good rows."""
 
     currency: str
     read_minor: int

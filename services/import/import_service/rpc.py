@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grpc
-import sqlalchemy as sa
 from google.api import httpbody_pb2
 from google.type import money_pb2
 
@@ -31,14 +30,13 @@ _APPLIED = frozenset({domain.State.APPLIED, domain.State.APPLIED_WITH_ERRORS, do
 class ImportServicer(imports_service_pb2_grpc.ImportServiceServicer):
     """The service's API."""
 
-    def __init__(self, *, engine: sa.Engine, settings: Settings) -> None:
+    def __init__(self, *, engine: db.Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
 
     def ready(self) -> bool:
         """Whether the database answers."""
-        db.read(self._engine, agency=None, statement=sa.select(sa.literal(1)))
-        return True
+        return store.answers(self._engine)
 
     def UploadBatch(  # noqa: N802
         self,

@@ -1,7 +1,7 @@
 """Tables and queries of import; agency is the first argument after the transaction (architecture.md §5).
 
-`info` of each column says what it is to the fault test: business (its value is the outcome), incidental (with the reason why
-two right runs may differ), or a reference to a row of this or another service.
+`info` of each column says what it is to the fault test: business (its value is the outcome), incidental (with the
+reason why two right runs may differ), or a reference to a row of this or another service.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class BatchView:
     rejects: Mapping[str, int]
 
 
-# -- batches ------------------------------------------------------------------------------------------------------------
+# -- batches -------------------------------------------------------------------------------------------------
 
 
 def insert_batch(tx: db.Transaction, agency: uuid.UUID, batch: domain.Batch) -> uuid.UUID | None:
@@ -287,7 +287,12 @@ def batch_ids(tx: db.Transaction, agency: uuid.UUID) -> list[uuid.UUID]:
     )
 
 
-# -- reading --------------------------------------------------------------------------------------------------------------
+def answers(engine: sa.Engine) -> bool:
+    """True when the database answers; raises when it does not."""
+    return bool(db.read(engine, agency=None, statement=sa.select(sa.literal(1))))
+
+
+# -- reading -------------------------------------------------------------------------------------------------
 
 
 def add_work(
@@ -386,12 +391,11 @@ def add_rejects(
         "codes": [reject.code for reject in rejects],
         "expected": [reject.expected for reject in rejects],
     }
-    known = {
-        row
-        for row in tx.execute(
+    known = set(
+        tx.execute(
             _KNOWN_REJECTS, {"agency": agency, "batch": batch_id, "rows": sorted(set(columns["rows"]))}
         ).scalars()
-    }
+    )
     done = tx.execute(_ADD_REJECTS, {"agency": agency, "batch": batch_id, "stage": stage, **columns})
     inserted = {(int(one.row_number), str(one.code)) for one in done}
     counts = collections.Counter(code for _, code in inserted)
@@ -519,7 +523,7 @@ def close_slice(
     )
 
 
-# -- rejected rows -----------------------------------------------------------------------------------------------------
+# -- rejected rows -------------------------------------------------------------------------------------------
 
 
 def rejects_page(
@@ -551,7 +555,7 @@ def rejects_page(
     ]
 
 
-# -- rows and domain -----------------------------------------------------------------------------------------------------
+# -- rows and domain -----------------------------------------------------------------------------------------
 
 
 def _batch(row: sa.RowMapping) -> domain.Batch:
@@ -611,16 +615,16 @@ def _slice(row: sa.RowMapping) -> StoredSlice:
     )
 
 
-# -- statements ------------------------------------------------------------------------------------------------------------
+# -- statements ----------------------------------------------------------------------------------------------
 
 _INSERT_BATCH = sa.text(
     """
-    INSERT INTO batches (agency, id, kind, sha256, sequence, state, file_name, size_bytes, blob_id, creditor, expected_rows,
-        expected_total_minor, encoding, business_date, created_at, version)
-    SELECT :agency, :id, :kind, :sha256,
-        1 + coalesce((SELECT max(sequence) FROM batches WHERE agency = :agency AND kind = :kind AND sha256 = :sha256), 0),
-        :state, :file_name, :size_bytes, :blob_id, :creditor, :expected_rows, :expected_total, :encoding, :business_date,
-        :created_at, :version
+    INSERT INTO batches (agency, id, kind, sha256, sequence, state, file_name, size_bytes, blob_id, creditor,
+        expected_rows, expected_total_minor, encoding, business_date, created_at, version)
+    SELECT :agency, :id, :kind, :sha256, 1 + coalesce((
+            SELECT max(sequence) FROM batches WHERE agency = :agency AND kind = :kind AND sha256 = :sha256), 0),
+        :state, :file_name, :size_bytes, :blob_id, :creditor, :expected_rows, :expected_total, :encoding,
+        :business_date, :created_at, :version
     ON CONFLICT DO NOTHING
     """
 ).bindparams(

@@ -43,12 +43,12 @@ class SliceUnknown(errors.ServiceError):
     status = errors.Status.NOT_FOUND
 
 
-# -- upload ----------------------------------------------------------------------------------------------------------------
+# -- upload --------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A file whose bytes are stored. `encoding`: what files.Sniffer found; `creditor`: whose token brought it, if bound."""
+    """A file whose bytes are stored. `encoding`: what files.Sniffer found; `creditor`: that the token is bound to."""
 
     kind: domain.Kind
     file_name: str
@@ -104,7 +104,7 @@ def receive(
     return store.BatchView(batch=batch, totals=(), rejects={})
 
 
-# -- reading ---------------------------------------------------------------------------------------------------------------
+# -- reading -------------------------------------------------------------------------------------------------
 
 
 def claim_reading(tx: db.Transaction, agency: uuid.UUID, *, clock: clocks.AgencyClock) -> store.Job | None:
@@ -184,8 +184,8 @@ def finish_reading(
     batch_id: uuid.UUID,
     max_error_percent: Decimal,
 ) -> domain.State:
-    """The whole file is read: VALIDATED, and at once AWAITING_APPROVAL where totals differ or too many rows are refused,
-    else APPLYING with a SliceReady for every slice."""
+    """The whole file is read: VALIDATED, and at once AWAITING_APPROVAL where totals differ or too many rows are
+    refused, else APPLYING with a SliceReady for every slice."""
     batch = _held(tx, agency, batch_id)
     store.end_work(tx, agency, batch_id)
     batch = _move(tx, agency, batch, State.VALIDATED, clock)
@@ -232,7 +232,7 @@ def refuse_file(
     )
 
 
-# -- what people decide ------------------------------------------------------------------------------------------------------
+# -- what people decide --------------------------------------------------------------------------------------
 
 
 def approve(
@@ -282,7 +282,7 @@ def start_rollback(
     return store.view(tx, agency, batch_id)
 
 
-# -- applying ------------------------------------------------------------------------------------------------------------------
+# -- applying ------------------------------------------------------------------------------------------------
 
 
 def slice_applied(
@@ -299,8 +299,8 @@ def slice_applied(
 ) -> None:
     """A service has committed a slice: close it, note its rejects, and the batch when it was the last one.
 
-    `amounts_of` gives what rows of a slice's content amount to, by currency (providers.slices.amounts_of). A slice closed
-    before stays as it is. Raises SliceUnknown.
+    `amounts_of` gives what rows of a slice's content amount to, by currency (providers.slices.amounts_of). A slice
+    closed before stays as it is. Raises SliceUnknown.
     """
     batch = store.lock_batch(tx, agency, batch_id)
     found = store.slice_of(tx, agency, batch_id, number) if batch is not None else None
@@ -362,7 +362,7 @@ def open_day(tx: db.Transaction, agency: uuid.UUID, *, date: datetime.date) -> N
     clocks.open_day(tx, agency, date)
 
 
-# -- taking back -----------------------------------------------------------------------------------------------------------------
+# -- taking back ---------------------------------------------------------------------------------------------
 
 
 def claim_rollback(tx: db.Transaction, agency: uuid.UUID, *, clock: clocks.AgencyClock) -> store.Job | None:
@@ -379,8 +379,8 @@ def rollback_done(
     batch_id: uuid.UUID,
     step: domain.RollbackStep,
 ) -> domain.RollbackStep | None:
-    """The call of `step` was answered: the next one, or None when the batch is settled: ROLLED_BACK, or applied as before
-    when the taking back was refused."""
+    """The call of `step` was answered: the next one, or None when the batch is settled: ROLLED_BACK, or applied as
+    before when the taking back was refused."""
     batch = _held(tx, agency, batch_id, acting=store.ROLLING_BACK)
     following = {
         domain.RollbackStep.BEGIN: domain.RollbackStep.TITLES,
@@ -416,7 +416,7 @@ def rollback_refused(
     return None
 
 
-# -- republishing ------------------------------------------------------------------------------------------------------------------
+# -- republishing --------------------------------------------------------------------------------------------
 
 
 def republish(tx: db.Transaction, agency: uuid.UUID, *, clock: clocks.AgencyClock) -> int:
@@ -431,7 +431,7 @@ def republish(tx: db.Transaction, agency: uuid.UUID, *, clock: clocks.AgencyCloc
     return len(batch_ids)
 
 
-# -- help --------------------------------------------------------------------------------------------------------------------------
+# -- help ----------------------------------------------------------------------------------------------------
 
 
 def _instant(given: bool, value: object) -> datetime.datetime | None:

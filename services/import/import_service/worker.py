@@ -58,7 +58,7 @@ class ImportWorker(host.Worker):
 
     @host.timer(interval=0.4, eager=True)
     def read_files(self) -> None:
-        """Read what was uploaded, a file at a time; a file that a killed worker was reading is read again from its start."""
+        """Read what was uploaded, a file at a time; what a killed worker was reading is read again from its start."""
         for agency in clock.agencies(self.engine):
             while True:
                 with db.begin(self.engine, agency=agency) as tx:

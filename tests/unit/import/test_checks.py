@@ -117,7 +117,8 @@ def test_phones_against_phonenumbers(digits: str, prefix: str, country: str) -> 
         pass
     if ours != parsed:
         # the one liberty: 0 before the area code together with the country code, and 00 as the international prefix
-        assert ours is not None and phonenumbers.is_valid_number(phonenumbers.parse(ours))
+        assert ours is not None
+        assert phonenumbers.is_valid_number(phonenumbers.parse(ours))
         assert ours.removeprefix("+").endswith(digits.lstrip("0")[-8:])
 
 

@@ -33,8 +33,8 @@ def test_the_portfolio() -> None:
     assert max(late) <= 400
     codes = collections.Counter(code for _, _, code in found.rejects)
     assert set(codes) == {
-        "DOCUMENT_CHECK_DIGIT", "IMPOSSIBLE_DATE", "AMOUNT_NOT_POSITIVE", "MISSING", "UNKNOWN_CURRENCY", "AMOUNT_FORMAT",
-        "FORMULA", "DUPLICATE_IN_FILE", "EMAIL_FORMAT", "PHONE_INVALID",
+        "DOCUMENT_CHECK_DIGIT", "IMPOSSIBLE_DATE", "AMOUNT_NOT_POSITIVE", "MISSING", "UNKNOWN_CURRENCY",
+        "AMOUNT_FORMAT", "FORMULA", "DUPLICATE_IN_FILE", "EMAIL_FORMAT", "PHONE_INVALID",
     }  # fmt: skip
     assert set(found.good["currency"]) == {"BRL", "EUR"}
     assert set(found.good["debtor_document_type"]) == {"CPF", "CNPJ", "NIF"}

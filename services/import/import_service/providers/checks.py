@@ -13,7 +13,8 @@ from import_service import domain
 _TWO = "(?:[14689][1-9]|2[12478]|3[1-578]|5[13-5]|7[13-579])"
 BR_PHONE = rf"^(?:\+55|0055|55)?0?({_TWO}(?:9[6-9][0-9]{{7}}|[2-5][0-9]{{7}}))$"
 """Brazilian numbers that need no library: area code in use, mobile 9[6-9], fixed [2-5] (ITU E.164; Anatel plan)."""
-PT_PHONE = r"^(?:\+351|00351|351)?(9[1236][0-9]{7}|2(?:[12][0-9]|3[1-689]|4[1-59]|[57][1-9]|6[1-35689]|8[1-69]|9[1256])[0-9]{6})$"
+_PT_FIXED = "2(?:[12][0-9]|3[1-689]|4[1-59]|[57][1-9]|6[1-35689]|8[1-69]|9[1256])[0-9]{6}"
+PT_PHONE = rf"^(?:\+351|00351|351)?(9[1236][0-9]{{7}}|{_PT_FIXED})$"
 """Portuguese numbers that need no library: mobile 91, 92, 93, 96 and fixed 2x."""
 EMAIL = r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}$"
 
@@ -74,7 +75,7 @@ def _digit(name: str, index: int) -> pl.Expr:
 
 
 def check_digits(documents: pl.Series, kinds: pl.Series) -> pl.Series:
-    """Whether the check digits hold; false where the shape is wrong, null where there is no document (standards.md 4.5).
+    """Whether the check digits hold (standards.md 4.5); false where the shape is wrong, null without a document.
 
     CPF of one repeated digit and CNPJ of zeros are refused: Receita Federal never issues them.
     """

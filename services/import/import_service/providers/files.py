@@ -1,4 +1,4 @@
-"""Files as bytes: what they are (`Sniffer`), and their records (`read_header`, `blocks`). No library beyond the standard one.
+"""Files as bytes: what they are (`Sniffer`), and their records (`read_header`, `blocks`). Standard library only.
 
 A record is a line, or several when a quoted cell has line breaks in it. Its number counts from 1, the header being 1;
 blank lines count, so that the number is the row a spreadsheet shows. A quote that stays open for `MAX_RECORD_LINES`
@@ -255,7 +255,7 @@ def read_header(chunks: Iterable[bytes], *, kind: domain.Kind, encoding: str) ->
         head += chunk
         if b"\n" in head or len(head) > domain.MAX_LINE:
             break
-    line, newline, _ = head.removeprefix(BOM).partition(b"\n")
+    line, _, _ = head.removeprefix(BOM).partition(b"\n")
     if not head.strip(b"\xef\xbb\xbf \t\r\n"):
         raise domain.FileRefused("EMPTY_FILE", "expected a header line and rows; the file is empty")
     if len(line) > domain.MAX_LINE:
@@ -280,7 +280,7 @@ class Block:
 
 
 def blocks(chunks: Iterable[bytes], *, delimiter: str, block: int = BLOCK) -> Iterator[Block]:
-    """All records of a file, the header included, in blocks of about `block` bytes. Raises FileRefused LINE_TOO_LONG."""
+    """All records of a file, the header included, in blocks of about `block` bytes. Raises LINE_TOO_LONG."""
     rest = b""
     row = 1
     pending: bytes | None = None

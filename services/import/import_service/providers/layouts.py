@@ -16,10 +16,11 @@ from import_service import domain
 from import_service.providers import checks, tables
 
 PORTFOLIO_SLICE = (
-    "row", "creditor_reference", "creditor_name", "creditor_document", "creditor_address", "contract_reference", "product",
-    "debtor_reference", "debtor_document_type", "debtor_document", "debtor_name", "birth_date", "country", "region", "city",
-    "postal_code", "address", "phone_1", "phone_2", "email", "guarantor_document_type", "guarantor_document",
-    "guarantor_name", "guarantor_phone", "guarantor_email", "title_reference", "title_type", "issue_date", "due_date",
+    "row", "creditor_reference", "creditor_name", "creditor_document", "creditor_address",
+    "contract_reference", "product", "debtor_reference", "debtor_document_type", "debtor_document",
+    "debtor_name", "birth_date", "country", "region", "city", "postal_code", "address", "phone_1",
+    "phone_2", "email", "guarantor_document_type", "guarantor_document", "guarantor_name",
+    "guarantor_phone", "guarantor_email", "title_reference", "title_type", "issue_date", "due_date",
     "principal_minor", "currency", "penalty_rate_e4", "monthly_interest_rate_e4",
 )  # fmt: skip
 PAYMENTS_SLICE = (
@@ -298,9 +299,14 @@ def _portfolio(frame: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[_C
     for name in ("penalty_rate", "monthly_interest_rate"):
         value = pl.col(f"{name}_e4")
         found += [
-            _Check(name, "RATE_FORMAT", "percent with at most four decimals, e.g. 2 or 1,0333", pl.col(name).is_not_null() & value.is_null()),
+            _Check(
+                name,
+                "RATE_FORMAT",
+                "percent with at most four decimals, e.g. 2 or 1,0333",
+                pl.col(name).is_not_null() & value.is_null(),
+            ),
             _Check(name, "RATE_TOO_HIGH", "at most 100 percent", value > 1_000_000),
-        ]  # fmt: skip
+        ]
     guarantor = pl.any_horizontal(
         pl.col("guarantor_document", "guarantor_name", "guarantor_phone", "guarantor_email").is_not_null()
     )
@@ -308,13 +314,18 @@ def _portfolio(frame: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[_C
     found += [
         _one_of("country", "UNKNOWN_COUNTRY", ("BR", "PT")),
         _Check(
-            "region", "UNKNOWN_REGION", "the two letters of a Brazilian state",
+            "region",
+            "UNKNOWN_REGION",
+            "the two letters of a Brazilian state",
             brazil & pl.col("region").is_not_null() & ~pl.col("region").is_in(domain.UFS),
         ),
         _Check(
-            "postal_code", "POSTAL_CODE_FORMAT", "00000-000 in Brazil, 0000-000 in Portugal",
+            "postal_code",
+            "POSTAL_CODE_FORMAT",
+            "00000-000 in Brazil, 0000-000 in Portugal",
             pl.col("postal_code").is_not_null()
-            & ~pl.when(brazil).then(pl.col("postal_code").str.contains(r"^[0-9]{5}-?[0-9]{3}$"))
+            & ~pl.when(brazil)
+            .then(pl.col("postal_code").str.contains(r"^[0-9]{5}-?[0-9]{3}$"))
             .otherwise(pl.col("postal_code").str.contains(r"^[0-9]{4}-[0-9]{3}$")),
         ),
         _one_of("currency", "UNKNOWN_CURRENCY", domain.CURRENCIES),
@@ -324,18 +335,26 @@ def _portfolio(frame: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[_C
         _date("issue_date"),
         _date("due_date"),
         _Check(
-            "birth_date", "DATE_OUT_OF_RANGE", "a date of birth from 1890 to the day of the upload",
+            "birth_date",
+            "DATE_OUT_OF_RANGE",
+            "a date of birth from 1890 to the day of the upload",
             ~checks.between(pl.col("birth_date"), domain.EARLIEST_BIRTH, rules.business_date),
         ),
         _Check(
-            "due_date", "DATE_OUT_OF_RANGE", "a due date from 1980 to 2099",
+            "due_date",
+            "DATE_OUT_OF_RANGE",
+            "a due date from 1980 to 2099",
             ~checks.between(due, domain.EARLIEST_DUE, domain.LATEST_DUE),
         ),
         _Check("issue_date", "DATE_OUT_OF_RANGE", "a date of issue not after the due date", issued > due),
-        _Check("guarantor_document", "MISSING", "the document of the guarantor", guarantor & pl.col("guarantor_document").is_null()),
-        _Check("guarantor_name", "MISSING", "the name of the guarantor", guarantor & pl.col("guarantor_name").is_null()),
+        *(
+            _Check(
+                name, "MISSING", "a value, as the row names a guarantor", guarantor & pl.col(name).is_null()
+            )
+            for name in ("guarantor_document", "guarantor_name")
+        ),
         *_mismatch(rules),
-    ]  # fmt: skip
+    ]
     return frame, found
 
 
@@ -354,15 +373,19 @@ def _payments(frame: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[_Ch
         *_amount(frame, "amount", rules),
         _date("value_date"),
         _Check(
-            "value_date", "DATE_OUT_OF_RANGE", "a date of value from 1980 to the day of the upload",
+            "value_date",
+            "DATE_OUT_OF_RANGE",
+            "a date of value from 1980 to the day of the upload",
             ~checks.between(pl.col("value_date"), domain.EARLIEST_DUE, rules.business_date),
         ),
         _Check(
-            "txid", "TXID_FORMAT", "letters and digits",
+            "txid",
+            "TXID_FORMAT",
+            "letters and digits",
             pl.col("txid").is_not_null() & ~pl.col("txid").str.contains(r"^[A-Za-z0-9]{1,35}$"),
         ),
         *_mismatch(rules),
-    ]  # fmt: skip
+    ]
     return frame, found
 
 

@@ -1,4 +1,4 @@
-"""The reject file: the refused rows as they were uploaded, with row number, fields, codes and what was expected appended.
+"""The reject file: refused rows as they were uploaded, with row number, fields, codes and what was expected appended.
 
 Written from the uploaded file, block by block; a row with several reasons is one row, its reasons joined by " | ".
 Cells that a spreadsheet would take for formulas get an apostrophe (docs/layouts/portfolio-v1.md, "Reject file").
