@@ -164,6 +164,19 @@ def republish(environment: dict[str, str], dialer: Dialer) -> None:
     )
 
 
+def test_migrate_makes_the_database_and_again_changes_nothing(
+    database: Callable[..., databases.Database],
+) -> None:
+    made = database("dialer", migrated=False)
+    environment = {**os.environ, "RECUPERA_OWNER_DATABASE_URL_DIALER": made.owner_url}
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, "-m", "dialer_service", "migrate"], env=environment, check=True, timeout=60
+        )
+        assert databases.rows(made.owner_url, "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert databases.rows(made.url, "SELECT count(*) FROM calls") == [(0,)]
+
+
 def test_a_missing_setting_is_named_at_start() -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RECUPERA_")}
     done = subprocess.run(
