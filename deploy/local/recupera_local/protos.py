@@ -118,6 +118,8 @@ def release(*, protos: Path = paths.PROTOS, to: Path = paths.RELEASED) -> None:
 
 def check(*, descriptor: Path = paths.DESCRIPTOR, released: Path = paths.RELEASED) -> None:
     """buf lint, and nothing that was released is broken: by name and number, or by HTTP path. Raises ProtocFailed."""
+    if not released.exists():
+        raise ProtocFailed(f"there is no {released}: `make release-protos` makes it from today's contracts")
     linted = subprocess.run([_buf(), "lint", f"{descriptor}#format=binpb", *_RULES], check=False).returncode
     broken = subprocess.run(breaking(descriptor, released), check=False).returncode
     changed = http_changes(descriptor, released)
