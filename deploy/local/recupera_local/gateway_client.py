@@ -17,8 +17,8 @@ T = TypeVar("T")
 class CallRefused(Exception):
     """The platform refused a call; `reason` is the ErrorInfo's, e.g. DUPLICATE_FILE."""
 
-    def __init__(self, *, status: int, reason: str, message: str, details: list[Any]) -> None:
-        super().__init__(f"{reason}: {message}")
+    def __init__(self, *, call: str, status: int, reason: str, message: str, details: list[Any]) -> None:
+        super().__init__(f"{call}: {reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
@@ -120,7 +120,11 @@ class Gateway:
         details = status.get("details", [])
         reason = next((d["reason"] for d in details if "reason" in d), f"HTTP_{response.status_code}")
         raise CallRefused(
-            status=response.status_code, reason=reason, message=status.get("message", ""), details=details
+            call=f"{method} {path}",
+            status=response.status_code,
+            reason=reason,
+            message=status.get("message", ""),
+            details=details,
         )
 
 

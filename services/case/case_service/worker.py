@@ -94,12 +94,12 @@ class CaseWorker(host.Worker):
                         _moment(tx, fact),
                         case_ids=_ids(changed.case_ids),
                         title_ids=_ids(changed.title_ids),
-                        versions=changed.versions,
+                        versions=list(changed.versions),
                         states=[
                             agreement_pb2.Title.State.Name(state).removeprefix("STATE_")
                             for state in changed.states
                         ],
-                        open_minor=changed.open_principal_minor,
+                        open_minor=list(changed.open_principal_minor),
                     )
                 case "agreement_changed":
                     outcomes.agreement_changed(

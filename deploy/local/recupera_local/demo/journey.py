@@ -141,10 +141,9 @@ class Journey:
         """Upload a file and follow it until its rows are applied."""
         with self._stage(f"import {kind.lower()}") as stage:
             try:
-                batch = self.gateway.upload(
-                    path=path, kind=kind, requestId=self._request_id("upload", path.name)
+                name = gc.wait_for(
+                    f"{path.name} uploaded", lambda: self._upload(path, kind), seconds=self.patience
                 )
-                name = batch["name"]
             except gc.CallRefused as refused:
                 known = next(
                     (d["metadata"]["batch"] for d in refused.details if "batch" in d.get("metadata", {})), ""
@@ -174,6 +173,16 @@ class Journey:
             f"{batch.get('rowsRejected', 0)} rejected, {batch.get('rowsUnchanged', 0)} known already"
         )
         return batch
+
+    def _upload(self, path: Path, kind: str) -> str | None:
+        """The batch's name; None while the agency's clock, set a moment ago, is not known everywhere."""
+        try:
+            request_id = self._request_id("upload", path.name)
+            return str(self.gateway.upload(path=path, kind=kind, requestId=request_id)["name"])
+        except gc.CallRefused as refused:
+            if refused.reason != "AGENCY_CLOCK_UNKNOWN":
+                raise
+            return None
 
     def batches_known(self) -> set[str]:
         return {batch["name"] for batch in self.gateway.pages("batches", "batches")}
