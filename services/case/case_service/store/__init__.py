@@ -6,6 +6,7 @@ security is the second wall.
 
 import sqlalchemy as sa
 
+from case_service.store.tables import METADATA as METADATA
 from servicekit import db
 
 _READY = sa.text("SELECT 1 FROM agency_clock LIMIT 1")

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 PARTITIONS = 24
 """Of the topic recupera.case.v1 and of the generated column ``cases.partition``; part of the contract."""
 
-metadata = sa.MetaData()
+METADATA = sa.MetaData()
 
 _ID = "id made by this service"
 _WALL = "agency-clock instant of handling: depends on when a worker got to it"
@@ -40,7 +40,7 @@ def _reference(name: str, to: str) -> sa.Column[Any]:
 
 def _table(name: str, natural_key: list[str], *columns: sa.Column[Any]) -> sa.Table:
     return sa.Table(
-        name, metadata, _business("agency", sa.Uuid()), *columns, info={"natural_key": natural_key}
+        name, METADATA, _business("agency", sa.Uuid()), *columns, info={"natural_key": natural_key}
     )
 
 
