@@ -424,7 +424,10 @@ class Journey:
         def reconciled() -> bool:
             cases, money = self._cases_summary(), self._money()
             messages, calls = self.gateway.get("messages:summarize"), self.gateway.get("calls:summarize")
-            waiting = sum(int(s.get("outbox", 0)) for s in (cases, money, messages, calls))
+            summaries = (cases, money, messages, calls)
+            if parked := sum(int(summary.get("parked", 0)) for summary in summaries):
+                raise JourneyFailed(f"{parked} facts were refused and wait in a service's table `parked`")
+            waiting = sum(int(summary.get("outbox", 0)) for summary in summaries)
             return (
                 not waiting
                 and not int(messages.get("due", 0))
