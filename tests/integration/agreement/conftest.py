@@ -350,8 +350,10 @@ class Agency:
             """
             SELECT instalments.id FROM instalments LEFT JOIN LATERAL (
                 SELECT coalesce(sum(amount_minor) FILTER (WHERE kind = 'CHARGED'), 0) AS charged,
-                    coalesce(sum(amount_minor) FILTER (WHERE kind = 'RECEIVED' AND component = 'PLAN_INTEREST'), 0) AS i,
-                    coalesce(sum(amount_minor) FILTER (WHERE kind = 'RECEIVED' AND component <> 'PLAN_INTEREST'), 0) AS c
+                    coalesce(sum(amount_minor) FILTER (WHERE kind = 'RECEIVED'
+                        AND component = 'PLAN_INTEREST'), 0) AS i,
+                    coalesce(sum(amount_minor) FILTER (WHERE kind = 'RECEIVED'
+                        AND component <> 'PLAN_INTEREST'), 0) AS c
                 FROM postings WHERE postings.instalment_id = instalments.id
             ) AS posted ON true
             WHERE (charged_interest_minor, paid_interest_minor, paid_capital_minor) IS DISTINCT FROM (charged, i, c)

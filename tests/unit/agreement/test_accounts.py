@@ -192,7 +192,12 @@ def test_a_reversed_payment_leaves_no_trace(amounts, which, in_agreement):
     assert (removed.state, removed.allocated_minor, removed.overpaid_minor) == ("REVERSED", 0, 0)
 
 
-@given(minor=st.integers(1, 400_000), count=st.integers(1, 12), interest=st.integers(0, 500), discount=st.integers(0, 3_000))
+@given(
+    minor=st.integers(1, 400_000),
+    count=st.integers(1, 12),
+    interest=st.integers(0, 500),
+    discount=st.integers(0, 3_000),
+)
 def test_paying_all_of_an_agreement_leaves_nothing(minor, count, interest, discount):
     account = accounts.Account(titles=[title(1, minor), title(2, 777)])
     if not agree(account, count=count, interest=interest, discount=discount):
@@ -276,7 +281,9 @@ class Money(RuleBasedStateMachine):
         gone = self.behind.pop(which % len(self.behind))
         oldest = {row.instalment_id: self.account.titles[0].title_id for row in self.account.ended}
         current = self.account.agreement
-        in_force = [current.agreement_id] if current is not None and current.state in accounts.IN_FORCE else []
+        in_force = (
+            [current.agreement_id] if current is not None and current.state in accounts.IN_FORCE else []
+        )
         self.account.reverse_behind(gone, oldest=oldest, in_force=in_force, date=TODAY)
 
     @precondition(
@@ -290,7 +297,9 @@ class Money(RuleBasedStateMachine):
         if agree(self.account, interest=interest, discount=discount, count=count, number=self.count):
             self._epoch()
 
-    @precondition(lambda self: self.account.agreement is not None and self.account.agreement.state in accounts.IN_FORCE)
+    @precondition(
+        lambda self: self.account.agreement is not None and self.account.agreement.state in accounts.IN_FORCE
+    )
     @rule(days=st.integers(0, 100), state=st.sampled_from(["BROKEN", "CANCELLED", "EXPIRED"]))
     def end(self, days, state):
         date = TODAY + datetime.timedelta(days=days)
@@ -339,4 +348,6 @@ class Money(RuleBasedStateMachine):
 
 
 TestMoney = Money.TestCase
-TestMoney.settings = settings(max_examples=100, stateful_step_count=20, deadline=None, phases=[hypothesis.Phase.generate])
+TestMoney.settings = settings(
+    max_examples=100, stateful_step_count=20, deadline=None, phases=[hypothesis.Phase.generate]
+)

@@ -67,7 +67,11 @@ def test_half_up_as_decimal_does_it(base, rate, days):
     ("due", "currency", "until"),
     [
         ("2026-11-19", "BRL", "2026-11-19"),
-        ("2026-11-20", "BRL", "2026-11-23"),  # Consciência Negra, national since 2024 (Lei 14.759/2023); a Friday
+        (
+            "2026-11-20",
+            "BRL",
+            "2026-11-23",
+        ),  # Consciência Negra, national since 2024 (Lei 14.759/2023); a Friday
         ("2026-11-20", "EUR", "2026-11-20"),
         ("2026-11-21", "EUR", "2026-11-23"),  # Saturday
         ("2026-12-25", "BRL", "2026-12-28"),  # Christmas, then a weekend

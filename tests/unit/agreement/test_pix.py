@@ -41,7 +41,9 @@ def test_a_right_checksum_over_a_wrong_length_is_refused():
         pix.parse(body + pix.crc16(body))
 
 
-@pytest.mark.parametrize("text", ["", "0002", STATIC[:-1] + "E", STATIC[6:], STATIC.replace("BR59", "BRé9"), "x" * 80])
+@pytest.mark.parametrize(
+    "text", ["", "0002", STATIC[:-1] + "E", STATIC[6:], STATIC.replace("BR59", "BRé9"), "x" * 80]
+)
 def test_what_is_no_br_code(text):
     with pytest.raises(pix.BrCodeMalformed):
         pix.parse(text)
@@ -65,7 +67,12 @@ def test_encode_and_parse_are_inverse(minor, name, city, instrument, description
     name, city = "A" + name, "B" + city
     txid = pix.txid_of(instrument)
     code = pix.static_code(
-        key="cobranca@example.com", name=name, city=city, amount_minor=minor, txid=txid, description=description
+        key="cobranca@example.com",
+        name=name,
+        city=city,
+        amount_minor=minor,
+        txid=txid,
+        description=description,
     )
     found = pix.parse(code)
     assert found["62.05"] == txid

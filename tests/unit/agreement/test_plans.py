@@ -1,6 +1,7 @@
 """Plans (W-01, W-02, standards.md 4.9)."""
 
 import datetime
+import itertools
 from decimal import Decimal
 
 import numpy_financial
@@ -31,7 +32,14 @@ def test_w01_webcollections_simulator():
         ),
     )
     printed = [
-        (row.number, str(row.due_date), row.amount_minor, row.capital_minor, row.interest_minor, row.closing_minor)
+        (
+            row.number,
+            str(row.due_date),
+            row.amount_minor,
+            row.capital_minor,
+            row.interest_minor,
+            row.closing_minor,
+        )
         for row in rows
     ]
     assert printed == [
@@ -62,7 +70,13 @@ def test_w02_zero_rate():
 def test_month_end_is_kept_from_the_first_due_date():
     first = datetime.date(2027, 1, 31)
     found = [plans.add_months(first, months) for months in (0, 1, 2, 3, 13)]
-    assert [str(date) for date in found] == ["2027-01-31", "2027-02-28", "2027-03-31", "2027-04-30", "2028-02-29"]
+    assert [str(date) for date in found] == [
+        "2027-01-31",
+        "2027-02-28",
+        "2027-03-31",
+        "2027-04-30",
+        "2028-02-29",
+    ]
 
 
 @given(
@@ -87,10 +101,10 @@ def test_the_rows_always_add_up(debt, count, rate, down, discount):
         return
     assert sum(row.capital_minor for row in rows) == debt - discount
     assert rows[-1].closing_minor == 0
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in itertools.pairwise(rows):
         assert before.closing_minor == after.opening_minor
     assert all(row.capital_minor > 0 and row.interest_minor >= 0 for row in rows)
-    assert all(one.due_date < other.due_date for one, other in zip(rows[1:], rows[2:], strict=False))
+    assert all(one.due_date < other.due_date for one, other in itertools.pairwise(rows[1:]))
 
 
 @given(debt=st.integers(100_000, 10**9), count=st.integers(1, 60), rate=st.integers(1_000, 600_000))
