@@ -1,5 +1,6 @@
 """The dialer's worker: facts of the case service, and the loops of its campaigns. No rules, no SQL."""
 
+import collections
 import dataclasses
 import datetime
 import decimal
@@ -15,8 +16,8 @@ from servicekit import clock, dates, db, host, leases, telemetry
 
 INTERVAL = 0.2
 """Seconds between ticks: a free agent has the next call within one."""
-TICK = 5.0
-"""Seconds after which a loop that still finds work lets the others have their turn."""
+TICK = 1.0
+"""Seconds after which loops that still find work end the tick, so that new campaigns and agencies are seen."""
 LEASE = datetime.timedelta(seconds=10)
 RENEW = 2.0
 """Seconds after which a loop that still works renews its lease."""
@@ -65,22 +66,26 @@ class DialerWorker(host.Worker):
         run_campaigns(self.engine, self.wiring)
 
 
-def run_campaigns(engine: db.Engine, wiring: Wiring) -> None:
-    """One tick: every campaign of every agency that needs its loop.
+def run_campaigns(engine: db.Engine, wiring: Wiring, *, seconds: float = TICK) -> None:
+    """One tick: every campaign of every agency that needs its loop, in turns while work is found, for so many seconds.
 
     A campaign that fails does not keep the others from their turn; the last failure is raised at the end. Calls begun
     stay where they are, and the next tick takes them up.
     """
     failure: Exception | None = None
+    loops: collections.deque[Loop] = collections.deque()
     for agency in clock.agencies(engine):
         with db.begin(engine, agency=agency) as tx:
-            campaigns = usecases.worked_campaigns(tx, agency)
-        for campaign_id in campaigns:
-            try:
-                Loop(engine, wiring, agency, campaign_id).run()
-            except Exception as error:
-                logger.warning("campaign loop stopped", extra={"campaign_id": campaign_id}, exc_info=error)
-                failure = error
+            loops += [Loop(engine, wiring, agency, one) for one in usecases.worked_campaigns(tx, agency)]
+    ends = time.monotonic() + seconds
+    while loops:
+        loop = loops.popleft()
+        try:
+            if loop.step(begin=time.monotonic() < ends):
+                loops.append(loop)
+        except Exception as error:
+            logger.warning("campaign loop stopped", extra={"campaign_id": loop.campaign_id}, exc_info=error)
+            failure = error
     if failure is not None:
         raise failure
 
@@ -92,32 +97,43 @@ class Loop:
     """
 
     def __init__(self, engine: db.Engine, wiring: Wiring, agency: UUID, campaign_id: UUID) -> None:
+        self.campaign_id = campaign_id
         self._engine = engine
         self._wiring = wiring
         self._agency = agency
-        self._campaign_id = campaign_id
         self._held: float | None = None
+        self._outcomes: dict[UUID, domain.Outcome | None] | None = None
 
-    def run(self) -> None:
-        """Until no work is found, or for `TICK` seconds; nothing where another process holds the lease."""
-        if not self._hold():
-            return
-        ends = time.monotonic() + TICK
-        outcomes = self._reconcile()
-        while True:
-            going_on = time.monotonic() < ends and self._hold()
-            queued = self._advance(outcomes, begin=going_on)
-            if not queued or not going_on:
-                return
-            dialled = self._permit(queued)
-            if dialled is None:
-                return
-            outcomes = self._originate(dialled)
+    def step(self, *, begin: bool) -> bool:
+        """Settle the calls of the step before (in the first: those found in DIALING) and, where asked to `begin`
+        and while the lease is held, dial one call for each free agent. True when there is another step to make.
+        """
+        held = self._hold()
+        if self._outcomes is None:
+            if not held:
+                return False
+            self._outcomes = self._reconcile()
+        queued = self._advance(self._outcomes, begin=begin and held)
+        self._outcomes = {}
+        if queued is None:
+            leases.release(self._engine, self._lease)
+            return False
+        if not queued or not begin or not held:
+            return False
+        dialled = self._permit(queued)
+        if dialled is None:
+            return False
+        self._outcomes = self._originate(dialled)
+        return True
+
+    @property
+    def _lease(self) -> str:
+        return f"campaign/{self.campaign_id}"
 
     def _hold(self) -> bool:
         if self._held is not None and time.monotonic() - self._held < RENEW:
             return True
-        if not leases.hold(self._engine, f"campaign/{self._campaign_id}", lease=LEASE):
+        if not leases.hold(self._engine, self._lease, lease=LEASE):
             return False
         self._held = time.monotonic()
         return True
@@ -125,7 +141,7 @@ class Loop:
     def _reconcile(self) -> dict[UUID, domain.Outcome | None]:
         """What became of calls found in DIALING: of a loop that crashed, or whose line still rings."""
         with db.begin(self._engine, agency=self._agency) as tx:
-            found = usecases.dialling_calls(tx, self._agency, campaign_id=self._campaign_id)
+            found = usecases.dialling_calls(tx, self._agency, campaign_id=self.campaign_id)
         outcomes: dict[UUID, domain.Outcome | None] = {}
         for call in found:
             try:
@@ -137,13 +153,15 @@ class Loop:
                     outcomes[call.id] = outcome
         return outcomes
 
-    def _advance(self, outcomes: dict[UUID, domain.Outcome | None], *, begin: bool) -> Sequence[domain.Call]:
+    def _advance(
+        self, outcomes: dict[UUID, domain.Outcome | None], *, begin: bool
+    ) -> Sequence[domain.Call] | None:
         with db.begin(self._engine, agency=self._agency) as tx:
             agency_clock = clock.read(tx, self._agency)
             return usecases.advance(
                 tx,
                 self._agency,
-                campaign_id=self._campaign_id,
+                campaign_id=self.campaign_id,
                 outcomes=outcomes,
                 begin=begin,
                 handling=self._wiring.handling,
@@ -165,7 +183,7 @@ class Loop:
             dialled = usecases.permit(
                 tx,
                 self._agency,
-                campaign_id=self._campaign_id,
+                campaign_id=self.campaign_id,
                 answers=answers,
                 now=agency_clock.now(),
                 business_date=agency_clock.business_date,
@@ -190,13 +208,13 @@ class Loop:
         return outcomes
 
     def _pause(self, reason: str) -> None:
-        logger.error("campaign paused", extra={"campaign_id": self._campaign_id, "reason": reason})
+        logger.error("campaign paused", extra={"campaign_id": self.campaign_id, "reason": reason})
         with db.begin(self._engine, agency=self._agency) as tx:
             agency_clock = clock.read(tx, self._agency)
             usecases.pause_for(
                 tx,
                 self._agency,
-                campaign_id=self._campaign_id,
+                campaign_id=self.campaign_id,
                 reason=reason,
                 now=agency_clock.now(),
                 business_date=agency_clock.business_date,

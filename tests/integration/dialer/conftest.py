@@ -325,8 +325,8 @@ class Dialer:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """One tick of the worker's timer."""
-        worker.run_campaigns(self.engine, self.wiring)
+        """One tick of the worker's timer, which ends when there is nothing to do however slow the machine is."""
+        worker.run_campaigns(self.engine, self.wiring, seconds=120)
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
         """As the owner: row-level security does not hold."""

@@ -31,7 +31,9 @@ def test_never_more_calls_than_free_agents_though_four_loops_run_and_agents_come
     def loop() -> None:
         while not over.is_set():
             try:
-                Unleashed(dialer.engine, dialer.wiring, dialer.agency, campaign_id).run()
+                unleashed = Unleashed(dialer.engine, dialer.wiring, dialer.agency, campaign_id)
+                while unleashed.step(begin=True):
+                    pass
             except errors.VersionMismatch:
                 pass  # the other loop was faster
             except Exception as error:
@@ -113,3 +115,25 @@ def test_the_wish_of_a_busy_agent_waits_for_the_end_of_the_call(dialer: Dialer) 
     made = dialer.campaign(campaign).calls_made
     dialer.tick()
     assert dialer.campaign(campaign).calls_made == made
+
+
+def test_campaigns_take_turns(dialer: Dialer) -> None:
+    """One with many agents and no end of cases does not keep another's agent waiting for a tick."""
+    dialer.deliver(dialer.steps_due(range(200), script="a"), dialer.steps_due(range(200, 210), script="b"))
+    many, few = dialer.make(script="a"), dialer.make(script="b")
+    for number in range(12):
+        dialer.set_agent(number, Agent.STATE_FREE, few.name if number == 11 else many.name)
+    dialer.start(many)
+    dialer.start(few)
+    dialer.tick()
+    order = [row["campaign_id"] for row in dialer.rows("SELECT campaign_id FROM calls ORDER BY id")]
+    assert set(order[:12]) == {UUID(campaign.name.rpartition("/")[2]) for campaign in (many, few)}
+
+
+def test_the_lease_of_a_completed_campaign_is_given_back(dialer: Dialer) -> None:
+    campaign = dialer.run(range(3), agents=1)
+    dialer.until_quiet(campaign)
+    assert dialer.rows("SELECT name FROM leases WHERE name LIKE 'campaign/%'")
+    dialer.drain(campaign)
+    dialer.tick()
+    assert not dialer.rows("SELECT name FROM leases WHERE name LIKE 'campaign/%'")

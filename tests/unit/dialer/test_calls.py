@@ -201,7 +201,6 @@ def test_every_state_has_its_moves_and_ends_are_ends() -> None:
     ends = {state for state, moves in domain.CALL_MOVES.items() if not moves}
     assert ends == domain.CALL_ENDINGS | {State.BLOCKED, State.DISPOSITIONED}
     assert ends.isdisjoint(domain.CALL_LIVE)
-    assert domain.CALL_ON_LINE < domain.CALL_LIVE
 
 
 RETRIED = [State.BUSY, State.NO_ANSWER, State.INVALID_NUMBER, State.MACHINE, State.FAILED]

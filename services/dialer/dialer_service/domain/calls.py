@@ -106,10 +106,6 @@ CALL_LIVE = frozenset({CallState.QUEUED, CallState.DIALING, CallState.CONNECTED,
 """Somebody still has to do something with the call."""
 
 
-CALL_ON_LINE = frozenset({CallState.QUEUED, CallState.DIALING, CallState.CONNECTED})
-"""The call holds its agent; a campaign drains until none is left."""
-
-
 _ENDS: Mapping[Outcome, CallState] = {
     Outcome.NO_ANSWER: CallState.NO_ANSWER,
     Outcome.BUSY: CallState.BUSY,

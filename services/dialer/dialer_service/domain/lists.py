@@ -21,14 +21,6 @@ class EntryState(enum.StrEnum):
     CLOSED = "CLOSED"
 
 
-class CandidateState(enum.StrEnum):
-    """A case due a call on a date: OPEN, DONE (spoken to), CLOSED (rule)."""
-
-    OPEN = "OPEN"
-    DONE = "DONE"
-    CLOSED = "CLOSED"
-
-
 _CASE_NOT_CALLED = frozenset(
     {
         "IN_AGREEMENT",

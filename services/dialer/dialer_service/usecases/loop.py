@@ -35,13 +35,14 @@ def advance(
     handling: datetime.timedelta,
     now: datetime.datetime,
     business_date: datetime.date,
-) -> Sequence[domain.Call]:
+) -> Sequence[domain.Call] | None:
     """One step of a campaign's loop: commit what the exchange said (`settle`), put calls without a
     disposition for `handling` in WRAP_UP, and, where asked to `begin`, queue one call for each free agent
     while the campaign is RUNNING.
 
     Answers all calls in QUEUED; those of a crashed loop are among them and go on with the same key. A
-    campaign in DRAINING is COMPLETED once no call is queued, dialling or connected.
+    campaign in DRAINING is COMPLETED once no call is queued, dialling or connected. None: the campaign is
+    over, and so is its loop.
     """
     campaign = store.campaign(tx, agency, campaign_id, lock=True)
     campaign = _settle(tx, agency, campaign, outcomes, now=now, business_date=business_date)
@@ -51,9 +52,14 @@ def advance(
         wanted = domain.calls_to_begin(free_agents=len(free), pacing=campaign.pacing)
         if wanted:
             store.begin_calls(tx, agency, campaign, free[:wanted], now=now)
-    if campaign.state is domain.CampaignState.DRAINING and not store.calls_on_line(tx, agency, campaign_id):
-        completed = campaign.move(domain.CampaignState.COMPLETED)
-        campaigns.moved(tx, agency, campaign, completed, now=now, business_date=business_date)
+    if campaign.state is not domain.CampaignState.RUNNING and not store.calls_on_line(
+        tx, agency, campaign_id
+    ):
+        if campaign.state is domain.CampaignState.DRAINING:
+            completed = campaign.move(domain.CampaignState.COMPLETED)
+            campaign = campaigns.moved(tx, agency, campaign, completed, now=now, business_date=business_date)
+        if campaign.state in domain.CAMPAIGN_OVER:
+            return None
     return store.calls_in(tx, agency, campaign.id, domain.CallState.QUEUED)
 
 
