@@ -206,3 +206,25 @@ def test_another_agency_sees_and_takes_nothing(agency, database_of_test):
     assert agency.title(placed).state == "OPEN"
     with db.begin(agency.engine, agency=other.agency) as tx, pytest.raises(errors.ResourceNotFound):
         titles.explain(tx=tx, agency=agency.agency, case_ids=[placed.case_id], date=agency.today)
+
+
+def test_references_of_any_text(agency):
+    references = [
+        'say "hi"',
+        "back\\slash",
+        "{a,b}",
+        "NULL",
+        "null",
+        " ",
+        "çãé",
+        "a,b",
+        "\\\\",
+        '\\"',
+        "x\ny",
+        "'",
+    ]
+    placed = agency.place(
+        *[(TUESDAY, 100 + place) for place in range(len(references))], references=references
+    )
+    found = {row.principal_minor: row.reference for row in agency.rows("SELECT * FROM titles")}
+    assert found == {one.minor: one.reference for one in placed}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import re
 import uuid
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ from servicekit import db
 class Contracts:
     """Columns of the contracts that titles point into by index, from 0."""
 
-    creditor_ids: list[uuid.UUID] = dataclasses.field(default_factory=list)
+    creditor_ids: list[bytes] = dataclasses.field(default_factory=list)
     creditor_references: list[str] = dataclasses.field(default_factory=list)
     contract_references: list[str] = dataclasses.field(default_factory=list)
     currencies: list[str] = dataclasses.field(default_factory=list)
@@ -24,11 +25,11 @@ class Contracts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Titles:
-    """Columns of placed titles; days since 1970-01-01, rates in percent times 10 000, `batch_ids` empty for none."""
+    """Columns of placed titles; ids are 16 bytes, days since 1970-01-01, rates in percent times 10 000."""
 
-    case_ids: list[uuid.UUID] = dataclasses.field(default_factory=list)
-    title_ids: list[uuid.UUID] = dataclasses.field(default_factory=list)
-    debtor_ids: list[uuid.UUID] = dataclasses.field(default_factory=list)
+    case_ids: list[bytes] = dataclasses.field(default_factory=list)
+    title_ids: list[bytes] = dataclasses.field(default_factory=list)
+    debtor_ids: list[bytes] = dataclasses.field(default_factory=list)
     references: list[str] = dataclasses.field(default_factory=list)
     principals: list[int] = dataclasses.field(default_factory=list)
     due_days: list[int] = dataclasses.field(default_factory=list)
@@ -36,7 +37,8 @@ class Titles:
     contracts: list[int] = dataclasses.field(default_factory=list)
     penalty_rates: list[int] = dataclasses.field(default_factory=list)
     monthly_rates: list[int] = dataclasses.field(default_factory=list)
-    batch_ids: list[uuid.UUID | None] = dataclasses.field(default_factory=list)
+    batch_ids: list[bytes] = dataclasses.field(default_factory=list)
+    """16 bytes, or none where a person placed the title."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +150,26 @@ def place(
     tx: db.Transaction, agency: uuid.UUID, *, contracts: Contracts, titles: Titles, partitions: int
 ) -> int:
     """Insert creditors, accounts and titles that are not there yet; how many titles were."""
-    columns = {**_columns(contracts), **_columns(titles)}
-    return tx.execute(_PLACE, {"agency": agency, "partitions": partitions, **columns}).rowcount
+    params = {
+        "agency": agency,
+        "partitions": partitions,
+        "creditor_ids": _ids(contracts.creditor_ids),
+        "creditor_references": _texts(contracts.creditor_references),
+        "contract_references": _texts(contracts.contract_references),
+        "currencies": _texts(contracts.currencies),
+        "case_ids": _ids(titles.case_ids),
+        "title_ids": _ids(titles.title_ids),
+        "debtor_ids": _ids(titles.debtor_ids),
+        "references": _texts(titles.references),
+        "principals": _numbers(titles.principals),
+        "due_days": _numbers(titles.due_days),
+        "payable_days": _numbers(titles.payable_days),
+        "contracts": _numbers(titles.contracts),
+        "penalty_rates": _numbers(titles.penalty_rates),
+        "monthly_rates": _numbers(titles.monthly_rates),
+        "batch_ids": "{" + ",".join([one.hex() or "NULL" for one in titles.batch_ids]) + "}",
+    }
+    return tx.execute(_PLACE, params).rowcount
 
 
 def revive(tx: db.Transaction, agency: uuid.UUID, *, titles: Titles, business_date: datetime.date) -> int:
@@ -158,8 +178,8 @@ def revive(tx: db.Transaction, agency: uuid.UUID, *, titles: Titles, business_da
         _REVIVE,
         {
             "agency": agency,
-            "case_ids": titles.case_ids,
-            "title_ids": titles.title_ids,
+            "case_ids": _ids(titles.case_ids),
+            "title_ids": _ids(titles.title_ids),
             "business_date": business_date,
         },
     ).rowcount
@@ -202,5 +222,20 @@ def present(
     return tx.execute(_PRESENT, params).mappings().all()
 
 
-def _columns(part: Contracts | Titles) -> dict[str, object]:
-    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+# Array literals: PostgreSQL reads one text of 10,000 values in a tenth of the time that the driver takes to bind them.
+
+
+def _ids(values: Sequence[bytes]) -> str:
+    text = b"".join(values).hex()
+    return "{" + ",".join([text[at : at + 32] for at in range(0, len(text), 32)]) + "}"
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def _texts(values: Sequence[str]) -> str:
+    return "{" + ",".join(['"' + _ESCAPED.sub(r"\\\g<0>", value) + '"' for value in values]) + "}"
+
+
+_ESCAPED = re.compile(r'["\\]')

@@ -81,7 +81,7 @@ def _columns(
             )
             if key not in index:
                 index[key] = len(index)
-                contracts.creditor_ids.append(uuid.UUID(bytes=contract.creditor_id))
+                contracts.creditor_ids.append(contract.creditor_id)
                 contracts.creditor_references.append(contract.creditor_reference)
                 contracts.contract_references.append(contract.contract_reference)
                 contracts.currencies.append(contract.currency)
@@ -98,21 +98,16 @@ def _columns(
                 )
             titles.payable_days.append(payable[due])
             titles.contracts.append(places[contract_index])
-        titles.case_ids.extend(map(_uuid, part.case_ids))
-        titles.title_ids.extend(map(_uuid, part.title_ids))
-        titles.debtor_ids.extend(map(_uuid, part.debtor_ids))
+        titles.case_ids.extend(part.case_ids)
+        titles.title_ids.extend(part.title_ids)
+        titles.debtor_ids.extend(part.debtor_ids)
         titles.references.extend(part.title_references)
         titles.principals.extend(part.principal_minor)
         titles.due_days.extend(days)
         titles.penalty_rates.extend([terms[place][0] for place in part.terms_index])
         titles.monthly_rates.extend([terms[place][1] for place in part.terms_index])
-        batch = uuid.UUID(bytes=part.batch_id) if part.batch_id else None
-        titles.batch_ids.extend([batch] * len(days))
+        titles.batch_ids.extend([part.batch_id] * len(days))
     return titles, contracts
-
-
-def _uuid(value: bytes) -> uuid.UUID:
-    return uuid.UUID(bytes=value)
 
 
 def explain(
