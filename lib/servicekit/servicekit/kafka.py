@@ -9,8 +9,10 @@ changed, and partitions are positioned after the poll that noticed.
 from __future__ import annotations
 
 import collections
+import contextlib
 import importlib
 import logging
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +30,16 @@ Unavailable = driver_errors.KafkaError
 """Anything that Kafka's client raises."""
 
 BATCH_BYTES = 512 * 1024
+Refused = (
+    driver_errors.MessageSizeTooLargeError,
+    driver_errors.RecordListTooLargeError,
+    driver_errors.InvalidRecordError,
+    driver_errors.InvalidTopicError,
+    driver_errors.UnknownTopicOrPartitionError,
+    driver_errors.TopicAuthorizationFailedError,
+    driver_errors.PolicyViolationError,
+)
+"""What Kafka answers to a record that it will not take however often it comes."""
 FETCH_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
 
@@ -121,9 +133,17 @@ class Producer:
             topics.on_wire(topic), value=value, key=key or None, headers=headers, partition=partition
         )
 
-    def flush(self, timeout: float = 30.0) -> None:
-        """Send what is queued and wait until each is acknowledged or refused."""
-        self._producer.flush(timeout=timeout)
+    def settle(self, futures: Sequence[Any], timeout: float = 30.0) -> None:
+        """Send what is queued and wait until each of these is acknowledged or refused, or the time is over."""
+        until = time.monotonic() + timeout
+        with contextlib.suppress(
+            driver_errors.UnknownError
+        ):  # kafka-python's flush gives up on a batch it split
+            self._producer.flush(timeout=timeout)
+        for future in futures:
+            if not future.is_done:
+                with contextlib.suppress(driver_errors.KafkaError):  # the future keeps its answer
+                    future.get(timeout=max(until - time.monotonic(), 0.0))
 
     def close(self, timeout: float = 1.0) -> None:
         """Drop the connections; what is not acknowledged within ``timeout`` seconds is given up."""

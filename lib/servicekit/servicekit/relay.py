@@ -30,6 +30,9 @@ BATCH_BYTES = 8 * 1024 * 1024
 POLL = 0.2
 """Seconds between looks when nobody notifies."""
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
+HOLD = 30.0
+"""Seconds until a partition is tried again whose first record Kafka refused; the others go on."""
+PROBE_ROWS = 200
 RENEW = leases.LEASE / 5
 
 logger = logging.getLogger("recupera.relay")
@@ -75,6 +78,7 @@ class Relay:
         self._bootstrap = bootstrap
         self._source = f"recupera/{source}"
         self._holder = ids.new()
+        self._held: dict[tuple[str, int], float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
@@ -96,7 +100,7 @@ class Relay:
                     failures = 0
                     self._stop.wait(1.0)
                     continue
-                self._work(careful=failures > 0)
+                self._work()
                 failures = 0
             except Exception as error:
                 _failed.add(1, {"reason": type(error).__name__})
@@ -110,59 +114,85 @@ class Relay:
         except Exception as error:
             logger.warning("lease runs out by itself", exc_info=error)
 
-    def _work(self, *, careful: bool) -> None:
-        """Send until stopped, until the lease is lost, or until something fails. ``careful``, after a
-        failure, sends one batch record by record, so that what Kafka refuses holds up only what is behind
-        it."""
-        producer = kafka.Producer(
-            self._bootstrap,
-            client_id=f"{self._source}-relay",
-            batch_bytes=0 if careful else kafka.BATCH_BYTES,
-        )
-        try:
-            with _connect(self._engine) as connection:
+    def _work(self) -> None:
+        """Send until stopped, until the lease is lost, until a held partition is due, or until something
+        fails.
+        """
+        with _connect(self._engine) as connection:
+            for place in self._due():
+                self._probe(connection, place)
+            producer = kafka.Producer(self._bootstrap, client_id=f"{self._source}-relay")
+            try:
                 connection.execute(f"LISTEN {outbox.CHANNEL}")
                 renewed = time.monotonic()
                 acknowledged: list[int] = []
-                while not self._stop.is_set():
+                while not self._stop.is_set() and not self._due():
                     if time.monotonic() - renewed > RENEW.total_seconds():
                         if not leases.hold(self._engine, "relay", holder=self._holder):
                             logger.warning("another process is the relay now")
                             break
                         renewed = time.monotonic()
-                    rows = _exchange(connection, acknowledged)
+                    rows = _exchange(connection, acknowledged, but=list(self._held))
                     acknowledged = []
                     if rows:
                         acknowledged = self._send(connection, producer, rows)
-                        if careful:
-                            break
                     else:
                         for _notification in connection.notifies(timeout=POLL, stop_after=1):
                             pass
-                _exchange(connection, acknowledged, read=False)
+                _delete(connection, acknowledged)
+            finally:
+                producer.close()
+
+    def _due(self) -> list[tuple[str, int]]:
+        now = time.monotonic()
+        return [place for place, due in self._held.items() if due <= now]
+
+    def _probe(self, connection: psycopg.Connection[Any], place: tuple[str, int]) -> None:
+        """Send what waits for a held partition record by record: what is before the refused one passes, and
+        when all does the partition is free again."""
+        producer = kafka.Producer(self._bootstrap, client_id=f"{self._source}-relay", batch_bytes=0)
+        try:
+            while rows := _read_place(connection, place):
+                _delete(connection, self._send(connection, producer, rows))
+            del self._held[place]
+        except Incomplete as error:
+            if place not in self._held or not isinstance(error.__cause__, kafka.Refused):
+                raise
+            self._held[place] = time.monotonic() + HOLD
+            logger.critical(
+                "Kafka refuses a record: its partition waits, the others go on",
+                exc_info=error,
+                extra={"topic": place[0], "partition": place[1], "outbox_id": rows[0].id},
+            )
         finally:
             producer.close()
 
     def _send(
         self, connection: psycopg.Connection[Any], producer: kafka.Producer, rows: Sequence[_Row]
     ) -> list[int]:
-        """Send a batch; the acknowledged ids. When not all are, their prefix is deleted and ``Incomplete``
-        raised.
-        """
+        """Send a batch; the acknowledged ids. When not all are, each partition's prefix is deleted,
+        partitions whose record Kafka refused are held, and ``Incomplete`` is raised."""
         futures: list[Any] = []
         failure: Exception | None = None
         with telemetry.span("relay", records=len(rows)):
             try:
                 for row in rows:
                     futures.append(self._queue(producer, row))  # noqa: PERF401 (what was sent must be known)
-                producer.flush()
+                producer.settle(futures)
             except kafka.Unavailable as error:
                 failure = error
             acknowledged = _prefix(rows, futures)
             if len(acknowledged) < len(rows):
-                _exchange(connection, acknowledged, read=False)
-                refused = next((f.exception for f in futures if f.is_done and f.failed()), None)
-                raise Incomplete(f"{len(acknowledged)} of {len(rows)} acknowledged") from (failure or refused)
+                _delete(connection, acknowledged)
+                answers = [(row, future.exception) for row, future in zip(rows, futures, strict=False)]
+                if len(futures) < len(rows):
+                    answers.append((rows[len(futures)], failure))
+                refused = [(row, error) for row, error in answers if isinstance(error, kafka.Refused)]
+                for row, _ in refused:
+                    self._held[row.topic, row.partition] = 0.0
+                others = (error for _, error in answers if error is not None)
+                cause = refused[0][1] if refused else failure or next(others, None)
+                raise Incomplete(f"{len(acknowledged)} of {len(rows)} acknowledged") from cause
         _sent.add(len(rows))
         _lag.record((datetime.datetime.now(datetime.UTC) - rows[0].created_at).total_seconds())
         return acknowledged
@@ -211,16 +241,25 @@ def _connect(engine: sa.Engine) -> psycopg.Connection[Any]:
 
 
 def _exchange(
-    connection: psycopg.Connection[Any], acknowledged: Sequence[int], *, read: bool = True
+    connection: psycopg.Connection[Any], acknowledged: Sequence[int], *, but: Sequence[tuple[str, int]]
 ) -> list[_Row]:
-    """Delete what was acknowledged and read what is next, in one round trip."""
-    cursor: psycopg.Cursor[Any] | None = None
+    """Delete what was acknowledged and read what is next, but not of these partitions, in one round trip."""
     with connection.pipeline():
         if acknowledged:
             db.queue(connection, _DELETE, (list(acknowledged),))
-        if read:
-            cursor = db.queue(connection, _READ, (BATCH_ROWS, BATCH_BYTES), binary=True)
-    return [_Row(*row) for row in cursor.fetchall()] if cursor is not None else []
+        names, numbers = [topic for topic, _ in but], [partition for _, partition in but]
+        cursor = db.queue(connection, _NEXT, (names, numbers, BATCH_ROWS, BATCH_BYTES), binary=True)
+    return [_Row(*row) for row in cursor.fetchall()]
+
+
+def _read_place(connection: psycopg.Connection[Any], place: tuple[str, int]) -> list[_Row]:
+    cursor = db.queue(connection, _OF_PLACE, (*place, PROBE_ROWS, BATCH_BYTES), binary=True)
+    return [_Row(*row) for row in cursor.fetchall()]
+
+
+def _delete(connection: psycopg.Connection[Any], acknowledged: Sequence[int]) -> None:
+    if acknowledged:
+        db.queue(connection, _DELETE, (list(acknowledged),))
 
 
 _DELETE = "DELETE FROM outbox WHERE id = ANY(%b::bigint[])"
@@ -228,8 +267,10 @@ _READ = """
     SELECT id, topic, partition, key, value, fact_id, fact_type, occurred_at, traceparent, headers, created_at
     FROM (
         SELECT first.*, sum(octet_length(value)) OVER (ORDER BY id) - octet_length(value) AS before
-        FROM (SELECT * FROM outbox ORDER BY id LIMIT %b) AS first
+        FROM (SELECT * FROM outbox WHERE {} ORDER BY id LIMIT %b) AS first
     ) AS sized
     WHERE before < %b
     ORDER BY id
 """
+_NEXT = _READ.format("(topic, partition) NOT IN (SELECT * FROM unnest(%b::text[], %b::int[]))")
+_OF_PLACE = _READ.format("topic = %b AND partition = %b")

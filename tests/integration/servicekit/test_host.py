@@ -49,9 +49,12 @@ def publish(made: Any, agency: uuid.UUID, rows: list[tuple[uuid.UUID, int]]) -> 
 def produce(bootstrap: str, records: list[tuple[int, bytes]]) -> None:
     """Records past the outbox: duplicates, rubbish."""
     producer = kafka.Producer(bootstrap, client_id="test")
-    for partition, value in records:
-        producer.send(topic=TOPIC, partition=partition, key=b"", value=value, headers=[])
-    producer.flush()
+    producer.settle(
+        [
+            producer.send(topic=TOPIC, partition=partition, key=b"", value=value, headers=[])
+            for partition, value in records
+        ]
+    )
     producer.close()
 
 

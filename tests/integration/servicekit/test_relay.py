@@ -1,5 +1,7 @@
 """The relay when Kafka refuses, and when there are two: on a real broker."""
 
+import pathlib
+import secrets
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from kafka import KafkaConsumer
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.structs import TopicPartition
 
 from recupera.case.v1 import case_facts_pb2
-from servicekit import db, ids, leases, relay, testing, topics
+from servicekit import db, ids, kafka, leases, relay, testing, topics
 from support import ledger, waiting
 
 TOPIC = "recupera.case.v1"
@@ -60,15 +61,16 @@ def in_partitions(first: int, second: int) -> tuple[uuid.UUID, uuid.UUID]:
 
 
 def test_a_refused_record_holds_up_only_its_partition(
-    sender: Any, broker: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    sender: Any, broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    request.getfixturevalue("topics")
-    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
-    admin.alter_configs(
-        [ConfigResource(ConfigResourceType.TOPIC, topics.on_wire(TOPIC), {"max.message.bytes": "100000"})]
+    smaller = tmp_path / "topics.yaml"
+    smaller.write_text(
+        topics.path().read_text().replace("max_message_bytes: 1048576", "max_message_bytes: 100000")
     )
-    admin.close()
-    monkeypatch.setattr(relay, "BACKOFF", (0.05,))
+    monkeypatch.setenv(topics.FILE_VARIABLE, str(smaller))
+    monkeypatch.setenv(topics.PREFIX_VARIABLE, f"test-{secrets.token_hex(4)}.")
+    kafka.create_missing(broker.bootstrap)
+    monkeypatch.setattr(relay, "HOLD", 0.5)
     agency = ids.new()
     stuck, free = in_partitions(3, 4)
     publish(sender, agency, stuck, range(1, 4))
