@@ -155,7 +155,6 @@ class Platform:
             "RECUPERA_DRAIN_DELAY": "0",
             "RECUPERA_ALLOW_SIMULATED_CLOCK": "1",
             "RECUPERA_SMTP_ADDRESS": f"127.0.0.1:{self.ports['smtp']}",
-            "RECUPERA_PUBLIC_URL": self.gateway_url,
             **{f"RECUPERA_{other.upper()}_ADDRESS": self.address(other) for other in ports_module.SERVICES},
             **self._environ,
         }

@@ -337,11 +337,12 @@ class Journey:
             "annualRateE4": str(ANNUAL_RATE_E4),
         }
         simulation = self.gateway.post("agreements:simulate", {"caseIds": [case_id], "terms": terms})
+        lines = [line for balance in simulation.get("balances", []) for line in balance.get("lines", [])]
+        untouched = not {line["component"] for line in lines} & {"COMPONENT_PAID", "COMPONENT_WAIVED"}
         charges = sum(
             gc.minor_of(line["amount"])
-            for balance in simulation.get("balances", [])
-            for line in balance.get("lines", [])
-            if line["component"] in ("COMPONENT_PENALTY", "COMPONENT_INTEREST")
+            for line in lines
+            if untouched and line["component"] in ("COMPONENT_PENALTY", "COMPONENT_INTEREST")
         )
         if key // 400 % 3 == 0 and charges >= 2:
             terms["discount"] = gc.money_json(charges // 2, simulation["debt"]["currencyCode"])
