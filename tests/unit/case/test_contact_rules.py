@@ -21,7 +21,9 @@ def at(text: str, zone: str = "America/Sao_Paulo") -> datetime.datetime:
     return datetime.datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone))
 
 
-def closed(place: places.Place, text: str, channel: Channel = Channel.CALL) -> tuple[str, datetime.datetime] | None:
+def closed(
+    place: places.Place, text: str, channel: Channel = Channel.CALL
+) -> tuple[str, datetime.datetime] | None:
     return BOOK.closed([place], channel, at(text, place.time_zone), calendars.is_holiday)
 
 

@@ -106,7 +106,12 @@ def test_settle(state: State, open_titles: int, agreement: bool, becomes: State 
 
 
 def by_hand(position: Position, target: State, **given_: object) -> Position:
-    found = {"sub_state": SubState.NONE, "open_titles": 1, "agreement_in_force": False, "persi": False} | given_
+    found = {
+        "sub_state": SubState.NONE,
+        "open_titles": 1,
+        "agreement_in_force": False,
+        "persi": False,
+    } | given_
     return cases.by_hand(position, target=target, **found)[1]  # type: ignore[arg-type]
 
 
@@ -122,14 +127,24 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize(
     ("position", "target", "given_", "refusal"),
     [
-        (Position(state=State.IN_COLLECTION, sub_state=SubState.NEW), State.RESOLVED_PAID, {}, cases.CaseStillOpen),
+        (
+            Position(state=State.IN_COLLECTION, sub_state=SubState.NEW),
+            State.RESOLVED_PAID,
+            {},
+            cases.CaseStillOpen,
+        ),
         (
             Position(state=State.IN_COLLECTION, sub_state=SubState.NEW),
             State.LEGAL,
             {"persi": True},
             cases.CaseUnderPersi,
         ),
-        (Position(state=State.IN_AGREEMENT), State.RETURNED, {"agreement_in_force": True}, cases.CaseInAgreement),
+        (
+            Position(state=State.IN_AGREEMENT),
+            State.RETURNED,
+            {"agreement_in_force": True},
+            cases.CaseInAgreement,
+        ),
         (Position(state=State.IN_AGREEMENT), State.IN_COLLECTION, {}, cases.CaseTransitionRefused),
         (Position(state=State.READY), State.READY, {}, cases.CaseTransitionRefused),
         (Position(state=State.READY), State.IN_AGREEMENT, {}, cases.CaseTransitionRefused),

@@ -5,6 +5,7 @@ Why each index is there is said in services/case/README.md, "Indexes".
 """
 
 from alembic import op
+
 from servicekit import migrations
 
 revision = "0001"
