@@ -588,6 +588,14 @@ def housekeep(engine: sa.Engine) -> None:
             blobs.expire(tx, clock.read(tx, agency).now())
 
 
+_ending = threading.Event()
+
+
+def draining() -> bool:
+    """True once this process was asked to stop: a long timer ends at the next point from which it can go on."""
+    return _ending.is_set()
+
+
 def run(
     worker: type[Worker],
     *,
@@ -618,7 +626,7 @@ def run(
     eventlet.tpool.set_num_threads(4 + _timers(worker))
     container = ServiceContainer(worker, config={"recupera": context, "max_workers": 4 + _timers(worker)})
 
-    ending = threading.Event()
+    ending = _ending
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
 

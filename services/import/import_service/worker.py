@@ -28,6 +28,10 @@ class Wiring:
     slice_retention_days: int
 
 
+class Draining(Exception):
+    """The process is asked to stop: the file in hand is left, to be read again from its start."""
+
+
 class ImportWorker(host.Worker):
     """The worker process of import."""
 
@@ -60,7 +64,7 @@ class ImportWorker(host.Worker):
     def read_files(self) -> None:
         """Read what was uploaded, a file at a time; what a killed worker was reading is read again from its start."""
         for agency in clock.agencies(self.engine):
-            while True:
+            while not host.draining():
                 with db.begin(self.engine, agency=agency) as tx:
                     job = usecases.claim_reading(tx, agency, clock=clock.read(tx, agency))
                 if job is None:
@@ -85,6 +89,8 @@ class ImportWorker(host.Worker):
                     batch_id=batch.id,
                     refused=domain.FileRefused("FILE_ERASED", "the file was erased before it was read"),
                 )
+        except Draining:
+            _log.info("file left for another worker", extra={"batch": batch.id})
         except usecases.WorkLost:
             _log.warning("another worker reads the file", extra={"batch": batch.id})
 
@@ -107,6 +113,8 @@ class ImportWorker(host.Worker):
             partitions=_partitions(),
         )
         for part in parts:
+            if host.draining():
+                raise Draining
             with db.begin(self.engine, agency=agency) as tx:
                 usecases.add_part(
                     tx,

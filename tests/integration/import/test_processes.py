@@ -137,15 +137,18 @@ class Platform:
     def told(self, *facts: case_facts_pb2.CaseFact, partition: int = 0) -> None:
         """Facts of the case service."""
         producer = kafka.Producer(self.broker.bootstrap, client_id="test")
-        for fact in facts:
-            producer.send(
-                topic="recupera.case.v1",
-                partition=partition,
-                key=b"",
-                value=fact.SerializeToString(),
-                headers=[],
-            )
-        producer.flush()
+        producer.settle(
+            [
+                producer.send(
+                    topic="recupera.case.v1",
+                    partition=partition,
+                    key=b"",
+                    value=fact.SerializeToString(),
+                    headers=[],
+                )
+                for fact in facts
+            ]
+        )
         producer.close()
 
     def batch(self, name: str) -> imports_pb2.Batch:
@@ -205,14 +208,14 @@ def test_killed_while_reading_and_told_twice(platform: Platform) -> None:
     worker = platform.work()
     platform.told(clock_fact())
 
-    def upload(content: bytes) -> imports_pb2.Batch:
+    def upload(content: bytes, request_id: str = "upload") -> imports_pb2.Batch:
         def requests() -> Iterator[imports_service_pb2.UploadBatchRequest]:
             yield imports_service_pb2.UploadBatchRequest(
                 header=imports_service_pb2.UploadHeader(
                     parent=f"agencies/{AGENCY}",
                     kind=imports_pb2.BATCH_KIND_PORTFOLIO,
                     size_bytes=len(content),
-                    request_id="upload",
+                    request_id=request_id,
                 )
             )
             for start in range(0, len(content), 1024 * 1024):
@@ -267,7 +270,17 @@ def test_killed_while_reading_and_told_twice(platform: Platform) -> None:
     )
     batch = platform.batch(name)
     assert (batch.rows_applied, batch.slices_applied) == (ROWS - 1, batch.slices)
+    # asked to stop in the middle of a file, it stops, and the next one reads the file
+    long = upload(portfolio.content(portfolio.rows(3 * ROWS)), request_id="long").name
+    waiting.until(lambda: platform.batch(long).rows_read > 0, timeout=60, what="the next file begun")
     assert worker.peak_memory() < 400 * 1024 * 1024
+    assert worker.end() == 0
+    assert platform.batch(long).state == imports_pb2.Batch.STATE_PARSED
+    assert platform.batch(long).rows_read < 3 * ROWS
+    worker = platform.work()
+    waiting.until(
+        lambda: platform.batch(long).state == imports_pb2.Batch.STATE_APPLYING, timeout=120, what="it read"
+    )
     assert worker.end() == 0
     logs = "".join(process.log.read_text() for process in platform.started)
     assert "Conceição" not in logs

@@ -11,7 +11,7 @@ from import_service import domain
 from import_service.providers import files
 
 _APOSTROPHE = re.compile(rb"'[=+\-@]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = bytes([*range(9), 11, 12, *range(14, 32), 127])
 CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 
 
@@ -76,11 +76,13 @@ def read(block: files.Block, dialect: domain.Dialect, layout: tuple[str, ...]) -
     if odd:
         frame = pl.concat([frame, _odd_table(odd, dialect)]).sort("row")
     return Table(
-        frame=_clean(frame, layout, apostrophes=bool(odd) or _APOSTROPHE.search(text) is not None),
+        frame=_clean(
+            frame, layout, apostrophes=bool(odd) or (b"'" in text and _APOSTROPHE.search(text) is not None)
+        ),
         rejects=rejects,
         rows=read_rows,
         last_row=block.first_row + len(block.records.raw) - 1,
-        control=bool(odd) or _CONTROL.search(text) is not None,
+        control=bool(odd) or len(text.translate(None, _CONTROL)) != len(text),
     )
 
 
