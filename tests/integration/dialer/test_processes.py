@@ -118,13 +118,14 @@ def candidates(dialer: Dialer) -> int:
 
 def produce(bootstrap: str, *facts: case_facts_pb2.CaseFact) -> None:
     producer = kafka.Producer(bootstrap, client_id="test")
+    sent = []
     for fact in facts:
         fact.fact_id = ids.new().bytes
-        producer.send(
-            topic="recupera.case.v1", partition=3, key=b"", value=fact.SerializeToString(), headers=[]
-        )
-    producer.flush()
+        value = fact.SerializeToString()
+        sent.append(producer.send(topic="recupera.case.v1", partition=3, key=b"", value=value, headers=[]))
+    producer.settle(sent)
     producer.close()
+    assert all(future.succeeded() for future in sent)
 
 
 def consume(bootstrap: str) -> list[dialer_facts_pb2.DialerFact]:
