@@ -15,10 +15,15 @@ Section = Callable[[scenes.Scene], list[figures.Figure]]
 
 def sections() -> Mapping[str, tuple[str, Section]]:
     """Every section: its name, what it measures, and the function."""
-    from recupera_local.bench import facts
+    from recupera_local.bench import calls, days, facts, imports, resources
 
     return {
+        "import": ("200,000 titles until the last row is committed, beside hand-made SQL", imports.run),
+        "growth": ("import of 20,000, 200,000 and (--full) 1,000,000 titles; peak memory", imports.growth),
+        "day": ("the first business day of 200,000 cases, beside hand-made SQL", days.run),
+        "calls": ("GetCase through Envoy beside an empty echo behind the same Envoy", calls.run),
         "facts": ("outbox to handler commit beside kafka-python by hand", facts.run),
+        "run": ("`make run`: seconds until it is up, memory when idle", resources.run),
     }
 
 

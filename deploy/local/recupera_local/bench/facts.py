@@ -1,8 +1,8 @@
 """Section `facts`: from rows committed in the outbox to the handler's commit, against kafka-python by hand.
 
 Ours is a whole worker process of a service whose handler writes one row a fact (note_worker): outbox, relay, broker,
-host, inbox, stored offset, commit. The baseline sends the same bytes with a kafka-python producer (idempotent, acks=all)
-and reads them with a kafka-python consumer that runs the same INSERT for what a poll brought of a partition and commits:
+host, inbox, stored offset, commit. The baseline sends the same bytes with a kafka-python producer (idempotent,
+acks=all) and reads them with a kafka-python consumer that runs the same INSERT for what a poll brought and commits:
 nothing protects it from losing or doubling a fact.
 """
 
@@ -28,6 +28,7 @@ FACTS = 60_000
 QUICK_FACTS = 10_000
 AGENCY = uuid.UUID("0b9e0c55-0000-7000-8000-00000000be7c")
 GOAL = 0.4
+PARTITIONS = note_worker.PARTITIONS
 
 
 def run(scene: scenes.Scene) -> list[figures.Figure]:
@@ -77,7 +78,9 @@ class _Servers:
         topics_file.write_text(note_worker.TOPICS)
         ready = folder / "ready"
         self._catalog = topics.load(topics_file)
-        self._postgres = postgres.Postgres(folder=folder / "postgres", port=free["postgres"], log=log / "postgres.log")
+        self._postgres = postgres.Postgres(
+            folder=folder / "postgres", port=free["postgres"], log=log / "postgres.log"
+        )
         self._kafka = kafka.Kafka(
             folder=folder / "kafka",
             port=free["kafka"],
@@ -133,13 +136,18 @@ class _Servers:
         topic = f"bare.{number}"
         admin = KafkaAdminClient(bootstrap_servers=self._kafka.bootstrap)
         admin.create_topics(
-            {topic: {"num_partitions": note_worker.PARTITIONS, "replication_factor": 1}}, wait_for_metadata=True
+            {topic: {"num_partitions": PARTITIONS, "replication_factor": 1}},
+            wait_for_metadata=True,
         )
         admin.close()
         records = [
-            (fact.SerializeToString(), fact.subject, topics.partition_of(uuid.UUID(bytes=fact.subject), note_worker.PARTITIONS))
+            (
+                fact.SerializeToString(),
+                fact.subject,
+                topics.partition_of(uuid.UUID(bytes=fact.subject), PARTITIONS),
+            )
             for fact in facts
-        ]  # fmt: skip
+        ]
         with psycopg.connect(self._url) as connection:
             producer = KafkaProducer(
                 bootstrap_servers=self._kafka.bootstrap, acks="all", enable_idempotence=True, linger_ms=20,
@@ -162,7 +170,9 @@ class _Servers:
             consumer.close()
         return seconds
 
-    def _consume(self, consumer: KafkaConsumer, connection: psycopg.Connection[tuple[object, ...]], count: int) -> None:
+    def _consume(
+        self, consumer: KafkaConsumer, connection: psycopg.Connection[tuple[object, ...]], count: int
+    ) -> None:
         insert = note_worker.INSERT.format(agency="%(agency)s", cases="%(cases)s", numbers="%(numbers)s")
         while count:
             polled = [record for records in consumer.poll(timeout_ms=200).values() for record in records]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,8 +55,6 @@ def limit(name: str, unit: str, ours: float, *, at_most: float) -> Figure:
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:
     """The slope of log(seconds) over log(size), least squares: 1 is linear growth. Needs two sizes."""
-    import math
-
     sizes = [math.log(size) for size, _ in points]
     seconds = [math.log(taken) for _, taken in points]
     return statistics.linear_regression(sizes, seconds).slope
@@ -64,7 +63,7 @@ def exponent(points: Sequence[tuple[float, float]]) -> float:
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least `share` (0 to 1) of the values do not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, min(len(ordered) - 1, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def table(found: Sequence[Figure]) -> str:

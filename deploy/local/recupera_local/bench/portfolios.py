@@ -81,7 +81,7 @@ def _debtors(rng: np.random.Generator, count: int, seed: int) -> pl.DataFrame:
         {
             "case": index,
             "creditor": which,
-            "debtor_document": _documents(index, seed),
+            "debtor_document": documents(index, seed),
             "first": rng.integers(len(NAMES), size=count),
             "family": rng.integers(len(FAMILIES), size=count),
             "born": born.astype("datetime64[ms]"),
@@ -89,7 +89,7 @@ def _debtors(rng: np.random.Generator, count: int, seed: int) -> pl.DataFrame:
             "area": area,
             "phone": rng.integers(60_000_000, 100_000_000, size=count),
             "second": rng.integers(60_000_000, 100_000_000, size=count),
-            "other": _documents(index + 500_000_000, seed, companies=0.0),
+            "other": documents(index + 500_000_000, seed, companies=0.0),
             "draw": rng.random(count),
         }
     )
@@ -112,7 +112,9 @@ def _debtors(rng: np.random.Generator, count: int, seed: int) -> pl.DataFrame:
         contract_reference=pl.format("{}{}", pl.col("prefix"), pl.col("case").cast(pl.String).str.zfill(7)),
         debtor_name=pl.format("{} {}", "first_name", "family_name"),
         birth_date=pl.when(person & (pl.col("draw") > 0.7)).then(pl.col("born").dt.strftime("%Y-%m-%d")),
-        address=pl.when(pl.col("draw") < 0.2).then(pl.format("Rua {} {}", "family_name", pl.col("case") % 900 + 1)),
+        address=pl.when(pl.col("draw") < 0.2).then(
+            pl.format("Rua {} {}", "family_name", pl.col("case") % 900 + 1)
+        ),
         phone_1=pl.when(pl.col("draw") < 0.92).then(pl.format("+55{}9{}", "area", "phone")),
         phone_2=pl.when(pl.col("draw") < 0.10).then(pl.format("+55{}9{}", "area", "second")),
         email=pl.when(pl.col("draw") > 0.2).then(pl.format("debtor{}@example.com", "case")),
@@ -152,16 +154,20 @@ def _creditors(seed: int) -> pl.DataFrame:
     )
 
 
-def _documents(index: np.ndarray, seed: int, *, companies: float = 0.09) -> pl.Series:
+def documents(index: np.ndarray, seed: int, *, companies: float = 0.09) -> pl.Series:
     """A document for each index, different for different indices: CPF, or CNPJ for a share of them."""
     base = 100_000_000 + (index * _PRIME + seed) % _CPF_BASES
-    repeated = base % 111_111_111 == 0  # one digit repeated is never issued; the last numbers are not drawn otherwise
+    repeated = (
+        base % 111_111_111 == 0
+    )  # one digit repeated is never issued; the last numbers are not drawn otherwise
     base = np.where(repeated, 999_999_963 + base // 111_111_111, base)
     cpf = _with_check_digits(base, 9, (tuple(range(10, 1, -1)), tuple(range(11, 1, -1))))
     root = (base % 100_000_000) * 10_000 + 1
     weights = (5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2)
     cnpj = _with_check_digits(root, 12, (weights, (6, *weights)))
-    company = base < 100_000_000 + int(companies * _CPF_BASES)  # below 200,000,000 the last eight digits differ
+    company = base < 100_000_000 + int(
+        companies * _CPF_BASES
+    )  # below 200,000,000 the last eight digits differ
     return (
         pl.DataFrame({"company": company, "cpf": cpf, "cnpj": cnpj})
         .select(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from recupera_local import paths, ports
+from recupera_local import paths, ports, postgres
 from recupera_local import platform as local
 from servicekit import migrations, topics
 
@@ -50,6 +50,15 @@ class Scene:
                 yield platform
             finally:
                 platform.stop()
+
+
+def server(platform: local.Platform) -> postgres.Postgres:
+    """The platform's PostgreSQL, for databases of the bench's own."""
+    return postgres.Postgres(
+        folder=platform.state_dir / "postgres",
+        port=platform.ports["postgres"],
+        log=platform.state_dir / "log" / "postgres.log",
+    )
 
 
 def inherited() -> Mapping[str, str]:

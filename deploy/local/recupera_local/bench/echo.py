@@ -1,0 +1,40 @@
+"""The bare gRPC server beside which GetCase is measured: grpcio, four threads, a method that answers its own bytes.
+
+It stands where the dialer would stand (GetCampaign), so that the gateway does for it all that it does for GetCase:
+token, scope, rate, JSON. `python -m recupera_local.bench.echo PORT`.
+"""
+
+import sys
+from concurrent import futures
+
+import grpc
+
+THREADS = 4
+SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse(status=SERVING)
+
+
+class Echo(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """GetCampaign answers what it got (both messages have the name as field 1); health answers SERVING."""
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """The handler of a path."""
+        return {
+            "/recupera.dialer.v1.DialerService/GetCampaign": _ECHO,
+            "/grpc.health.v1.Health/Check": _HEALTHY,
+        }.get(details.method)
+
+
+_ECHO = grpc.unary_unary_rpc_method_handler(lambda request, _: request)
+_HEALTHY = grpc.unary_unary_rpc_method_handler(lambda _request, _: SERVING)
+
+
+def main() -> None:
+    """Serve until killed."""
+    server = grpc.server(futures.ThreadPoolExecutor(THREADS), handlers=[Echo()])
+    server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}")
+    server.start()
+    server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    main()
