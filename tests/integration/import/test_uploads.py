@@ -21,7 +21,7 @@ from support import portfolio, waiting
 
 from .conftest import AGENCY, OTHER, Site
 
-pytestmark = pytest.mark.feature("S2-41")
+pytestmark = pytest.mark.feature("S2-03", "S2-41")
 
 
 class Refused:
