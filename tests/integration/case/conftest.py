@@ -1,4 +1,6 @@
-"""A case service on a real database: facts go through its worker's handlers, calls through its server or its use cases."""
+"""A case service on a real database: facts go through its worker's handlers, calls through its server or
+its use cases.
+"""
 
 import dataclasses
 import datetime

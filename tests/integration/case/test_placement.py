@@ -199,7 +199,9 @@ def test_what_breaks_in_the_middle_leaves_nothing(house: House) -> None:
 
 
 def test_two_slices_of_one_contract_at_the_same_time(house: House) -> None:
-    """One title reference of one contract under two debtors, in two transactions: one places it, one starts again."""
+    """One title reference of one contract under two debtors, in two transactions: one places it, one starts
+    again.
+    """
     frames = []
     for debtor in (1, 2):
         batch = uuid4()

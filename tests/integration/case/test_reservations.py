@@ -275,7 +275,8 @@ def test_suppressed_addresses(house: House, case_id: UUID) -> None:
         agency=house.agency.bytes, occurred_at=dates.to_timestamp(NOW), business_date=dates.to_proto(DATE)
     )
     barred = fact.contact_point_suppressed
-    barred.case_id, barred.contact_point_id = case_id.bytes, granted.contact_point_id.bytes  # type: ignore[union-attr]
+    assert granted.contact_point_id is not None
+    barred.case_id, barred.contact_point_id = case_id.bytes, granted.contact_point_id.bytes
     barred.reason = 2  # OPT_OUT
     house.deliver(fact, partition=house.partition(case_id))
     (other,) = house.reserve(item(case_id, channel=Channel.EMAIL))

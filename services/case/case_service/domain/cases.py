@@ -1,7 +1,8 @@
 """The state machine of a case, as data (shared state machine "Case", S1-14).
 
-``TRANSITIONS`` is the whole machine but for holds: a hold wraps the position it found and gives it back. A hold on all
-channels puts the case ON_HOLD; a hold on some channels only blocks those and leaves the state alone.
+``TRANSITIONS`` is the whole machine but for holds: a hold wraps the position it found and gives it back. A
+hold on all channels puts the case ON_HOLD; a hold on some channels only blocks those and leaves the state
+alone.
 """
 
 from __future__ import annotations
@@ -167,10 +168,11 @@ class Position:
 
 
 def apply(position: Position, event: Event) -> Position:
-    """The position after ``event``. On hold, the remembered position moves, and the hold stays unless the case is over.
+    """The position after ``event``. On hold, the remembered position moves, and the hold stays unless the
+    case is over.
 
-    Entering IN_COLLECTION from READY begins with sub-state NEW, from anywhere else with CONTACTED.
-    Raises CaseTransitionRefused.
+    Entering IN_COLLECTION from READY begins with sub-state NEW, from anywhere else with CONTACTED. Raises
+    CaseTransitionRefused.
     """
     if event is Event.HOLD_PLACED:
         if position.state is State.ON_HOLD:
@@ -252,8 +254,8 @@ def settle(
 ) -> tuple[Event, Position] | None:
     """The step that money and agreements cause, if any: called after every fact of the agreement service.
 
-    In agreement while one is in force; paid when nothing is open and none is in force; open again when a reversal
-    opened a title (PAYMENT_REVERSED -> READY).
+    In agreement while one is in force; paid when nothing is open and none is in force; open again when a
+    reversal opened a title (PAYMENT_REVERSED -> READY).
     """
     effective = position.held_state or position.state
     event: Event | None = None

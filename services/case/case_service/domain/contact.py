@@ -94,7 +94,8 @@ class CaseNotContactable(errors.ServiceError):
 def sub_state(current: cases.SubState, outcome: Outcome) -> cases.SubState:
     """The sub-state of a case IN_COLLECTION after a contact.
 
-    An attempt that reached nobody never takes back what a conversation brought: only NEW becomes NO_CONTACT.
+    An attempt that reached nobody never takes back what a conversation brought: only NEW becomes
+    NO_CONTACT.
     """
     found = SUB_STATE.get(outcome)
     if found is None or (found is cases.SubState.NO_CONTACT and current is not cases.SubState.NEW):

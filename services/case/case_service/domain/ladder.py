@@ -13,8 +13,9 @@ DEFAULT = "default"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """A level acts when days past due are within ``from_days``..``to_days`` (both included, negative before due) and at
-    least ``minimum_wait_days`` have passed since the last step on the case. The first level that fits acts.
+    """A level acts when days past due are within ``from_days``..``to_days`` (both included, negative before
+    due) and at least ``minimum_wait_days`` have passed since the last step on the case. The first level
+    that fits acts.
     """
 
     code: str

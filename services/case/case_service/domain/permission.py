@@ -80,7 +80,9 @@ class Use:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Granted:
-    """Contact ``point`` before ``valid_until``; ``time_zone`` is the person's, ``local_date`` the day it counts on."""
+    """Contact ``point`` before ``valid_until``; ``time_zone`` is the person's, ``local_date`` the day it
+    counts on.
+    """
 
     point: Point
     time_zone: str
@@ -90,7 +92,9 @@ class Granted:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Refused:
-    """``rule`` refuses; asked again at ``retry_time`` the answer may differ, never for this act where it is None."""
+    """``rule`` refuses; asked again at ``retry_time`` the answer may differ, never for this act where it is
+    None.
+    """
 
     rule: str
     explanation: str
@@ -112,11 +116,12 @@ def decide(
     now: datetime.datetime,
     business_date: datetime.date,
 ) -> Granted | Refused:
-    """The first rule that refuses, in this order: case, holds (R26), promise or agreement (R27), contact points, caps (R05, R25),
-    windows (R01, R02, R03, R16). Windows come last, so that only a refusal by them alone can be asked again.
+    """The first rule that refuses, in this order: case, holds (R26), promise or agreement (R27), contact
+    points, caps (R05, R25), windows (R01, R02, R03, R16). Windows come last, so that only a refusal by them
+    alone can be asked again.
 
-    Days are those of the person's own zone, by address before number. Of several contact points the one least used that day
-    is tried first, then the first in order.
+    Days are those of the person's own zone, by address before number. Of several contact points the one
+    least used that day is tried first, then the first in order.
     """
     home = places.evidence(
         country=person.country,

@@ -1,8 +1,8 @@
-"""Where a person is: zone and region by address, else by telephone number (R04). All evidence counts; rules apply at each place
-that the evidence names, so the strictest wins.
+"""Where a person is: zone and region by address, else by telephone number (R04). All evidence counts; rules
+apply at each place that the evidence names, so the strictest wins.
 
-Sources: time zones of the IANA data base by UF; area codes by Anatel's numbering plan (PGCN); Portuguese postal
-codes by CTT (9000-9499 Madeira, 9500-9999 Açores).
+Sources: time zones of the IANA data base by UF; area codes by Anatel's numbering plan (PGCN); Portuguese
+postal codes by CTT (9000-9499 Madeira, 9500-9999 Açores).
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def of_address(*, country: str, region: str, postal_code: str) -> Place | None:
 
 
 def of_number(number: str) -> Place | None:
-    """The place of an E.164 number: DDD in Brazil, mainland in Portugal but for 291 (Madeira) and 292, 295, 296 (Açores)."""
+    """The place of an E.164 number: DDD in Brazil, mainland in Portugal but for 291 (Madeira) and 292, 295,
+    296 (Açores).
+    """
     if number.startswith("+55") and (uf := UF_OF_DDD.get(number[3:5])):
         return Place(BRAZIL, uf, ZONE_OF_UF[uf])
     if number.startswith("+351"):
@@ -116,7 +118,8 @@ def of_number(number: str) -> Place | None:
 def evidence(
     *, country: str, region: str, postal_code: str, number: str, agency_zone: str
 ) -> tuple[Place, ...]:
-    """Every place that address and number name, the address first; without any, the country in the agency's zone.
+    """Every place that address and number name, the address first; without any, the country in the agency's
+    zone.
 
     A mobile number of mainland Portugal says nothing against an address on the islands.
     """

@@ -1,7 +1,7 @@
 """Dated rule data for contact (guard-rails R01, R02, R03, R05, R16, R25, R27), and how it is read.
 
-Legal content is configuration: every agency gets these rows in table ``contact_rules`` when its clock is set, and may
-change them there. A rule holds from ``valid_from`` until before ``valid_to``.
+Legal content is configuration: every agency gets these rows in table ``contact_rules`` when its clock is
+set, and may change them there. A rule holds from ``valid_from`` until before ``valid_to``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ Holidays = Callable[[str, str, datetime.date], bool]
 class Rule:
     """A row of ``contact_rules``. ``region`` empty: all of the country; ``country`` empty: everywhere.
 
-    ``parameters`` of a window rule: {"windows": {"0".."6" (Monday..Sunday): [["08:00", "20:00"], ..]}, "holidays":
-    "closed" | "open"}; a window is half-open and may pass midnight (["22:00", "06:00"]). Of a cap rule: its numbers.
+    ``parameters`` of a window rule: {"windows": {"0".."6" (Monday..Sunday): [["08:00", "20:00"], ..]},
+    "holidays": "closed" | "open"}; a window is half-open and may pass midnight (["22:00", "06:00"]). Of a
+    cap rule: its numbers.
     """
 
     code: str
@@ -59,7 +60,8 @@ _LONG_AGO = datetime.date(2000, 1, 1)
 
 
 def _window(
-    code: str, country: str, region: str, channels: tuple[Channel, ...], week: dict[str, list[list[str]]], source: str,
+    code: str, country: str, region: str, channels: tuple[Channel, ...], week: dict[str, list[list[str]]],
+    source: str,
     holidays: str = "closed",
 ) -> Rule:  # fmt: skip
     return Rule(
@@ -75,10 +77,12 @@ DEFAULTS: Sequence[Rule] = (
     _window("R02", "BR", "AM", _ALL, _week("08:00-18:00", "08:00-14:00"), "Lei AM 306/2016 and its newer report"),
     _window("R02", "BR", "AL", _ALL, _week("08:00-20:00"), "Lei AL 7.782/2016"),
     _window("R03", "BR", "", _ALL, _week("08:00-20:00", "08:00-14:00"), "practice: as R01"),
-    _window("R16", "PT", "", _ALL, _week("09:00-22:00", "09:00-22:00", "09:00-22:00"), "Banco de Portugal, Aviso 7/2021", "open"),
+    _window("R16", "PT", "", _ALL, _week("09:00-22:00", "09:00-22:00", "09:00-22:00"),
+            "Banco de Portugal, Aviso 7/2021", "open"),
     Rule(
         code="R05", country="", region="", channels=_ALL, valid_from=_LONG_AGO, valid_to=None,
-        parameters={"right_party_calls_per_day": 1, "attempts_per_person_per_day": 3, "attempts_per_case_in_7_days": 7},
+        parameters={"right_party_calls_per_day": 1, "attempts_per_person_per_day": 3,
+        "attempts_per_case_in_7_days": 7},
         source="CDC 42, 71; house default",
     ),
     Rule(
@@ -94,8 +98,10 @@ DEFAULTS: Sequence[Rule] = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caps:
-    """R05: per person and day answered right-party calls and attempts, per case attempts in 7 days. R25: hours without
-    a call after one was abandoned. R27: days after a promise's date in which its payment may still be on its way."""
+    """R05: per person and day answered right-party calls and attempts, per case attempts in 7 days. R25:
+    hours without a call after one was abandoned. R27: days after a promise's date in which its payment may
+    still be on its way.
+    """
 
     right_party_calls_per_day: int
     attempts_per_person_per_day: int
@@ -141,8 +147,9 @@ class Book:
     def closed(
         self, where: Sequence[places.Place], channel: Channel, now: datetime.datetime, holidays: Holidays
     ) -> tuple[str, datetime.datetime] | None:
-        """None where contact is allowed at ``now`` in every place; else the rule that refuses and the next instant
-        (UTC) that is allowed in all of them. Raises RuleMissing."""
+        """None where contact is allowed at ``now`` in every place; else the rule that refuses and the next
+        instant (UTC) that is allowed in all of them. Raises RuleMissing.
+        """
         refused: str | None = None
         instant = now
         for _ in range(HORIZON):

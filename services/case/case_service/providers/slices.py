@@ -20,7 +20,9 @@ class Slices(Protocol):
     """Where slices come from."""
 
     def fetch(self, agency: uuid.UUID, *, batch_id: uuid.UUID, slice_: int, columns: Sequence[str]) -> bytes:
-        """The slice's rows as CSV without header, columns in this order, null as nothing. Raises RemoteUnavailable."""
+        """The slice's rows as CSV without header, columns in this order, null as nothing. Raises
+        RemoteUnavailable.
+        """
         ...
 
 

@@ -51,7 +51,9 @@ def channel(value: int, field: str) -> contact.Channel:
 
 
 def outcome(value: int, field: str) -> contact.Outcome:
-    """Raises InvalidRequest on an unspecified or unknown outcome, and on MESSAGE_SENT, which only notify reports."""
+    """Raises InvalidRequest on an unspecified or unknown outcome, and on MESSAGE_SENT, which only notify
+    reports.
+    """
     found = contact.Outcome(_name(case_pb2.ContactRecord.Outcome, value, "OUTCOME_", field))
     if found is contact.Outcome.MESSAGE_SENT:
         raise errors.invalid(

@@ -1,7 +1,7 @@
 """All SQL of the case service: the tables in ``tables``, then one module for each thing that is stored.
 
-The agency is the first argument after the transaction, and a condition of every statement (``scoped``); row-level
-security is the second wall.
+The agency is the first argument after the transaction, and a condition of every statement (``scoped``);
+row-level security is the second wall.
 """
 
 import sqlalchemy as sa

@@ -105,7 +105,9 @@ def replace_levels(
 
 
 def ladder_of(tx: db.Transaction, agency: uuid.UUID, code: str) -> Sequence[sa.Row[Any]]:
-    """The ladder's rows, one a level in order: version, display name and level. Empty where there is no such ladder."""
+    """The ladder's rows, one a level in order: version, display name and level. Empty where there is no
+    such ladder.
+    """
     return tx.execute(_LADDER, {"agency": agency, "code": code}).all()
 
 
@@ -175,7 +177,8 @@ _TOUCH_LADDER = scoped.text(
 _DROP_LEVELS = scoped.text("DELETE FROM ladder_levels WHERE agency = @agency AND ladder_id = :ladder_id")
 _LADDER = scoped.text(
     """
-    SELECT ladder.version, ladder.display_name, level.id, level.code, level.display_name AS level_name, level.from_days,
+    SELECT ladder.version, ladder.display_name, level.id, level.code, level.display_name AS level_name,
+    level.from_days,
            level.to_days, level.minimum_wait_days, level.channel, level.template, level.counts
     FROM ladders AS ladder
     JOIN ladder_levels AS level ON level.agency = ladder.agency AND level.ladder_id = ladder.id

@@ -39,7 +39,8 @@ _LIST_FILTERS: Mapping[str, str] = {
     "state": "debt.state = :state",
     "creditor": "debt.creditor_id = :creditor",
     "min_days": "debt.oldest_due_date <= clock.business_date - CAST(:min_days AS integer)",
-    "max_days": "(debt.oldest_due_date IS NULL OR debt.oldest_due_date >= clock.business_date - CAST(:max_days AS integer))",
+    "max_days": """(debt.oldest_due_date IS NULL
+        OR debt.oldest_due_date >= clock.business_date - CAST(:max_days AS integer))""",
     # Contract -> cases by the natural key of titles, which begins with the contract.
     "contract_reference": """debt.id IN (
         SELECT title.case_id FROM creditors AS owner
@@ -220,7 +221,8 @@ _STATES = scoped.text(
 )
 _MOVE = scoped.text(
     """
-    UPDATE cases SET state = :state, sub_state = :sub_state, held_state = :held_state, held_sub_state = :held_sub_state,
+    UPDATE cases SET state = :state, sub_state = :sub_state, held_state = :held_state, held_sub_state =
+    :held_sub_state,
            version = version + 1, updated_at = :now
     WHERE agency = @agency AND id = :id RETURNING version
     """
@@ -236,13 +238,13 @@ _ADD_HOLD = scoped.text(
     f"""
     INSERT INTO holds (agency, case_id, type, state, channels, until, reason, created_at)
     VALUES (:agency, :case_id, :type, 'ACTIVE', :channels, :until, :reason, :now) RETURNING {_HOLD_COLUMNS}
-    """
+    """  # noqa: S608
 )
 _RELEASE_HOLD = scoped.text(
     f"""
     UPDATE holds SET state = 'RELEASED'
     WHERE agency = @agency AND case_id = :case_id AND id = :id AND state = 'ACTIVE' RETURNING {_HOLD_COLUMNS}
-    """
+    """  # noqa: S608
 )
 _HOLDS_CHANGED = scoped.text(
     """
@@ -252,10 +254,10 @@ _HOLDS_CHANGED = scoped.text(
     """
 )
 _ACTIVE_HOLDS = scoped.text(
-    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = @agency AND case_id = ANY (:case_ids) AND state = 'ACTIVE'"
+    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = @agency AND case_id = ANY (:case_ids) AND state = 'ACTIVE'"  # noqa: S608
 )
 _HOLD = scoped.text(
-    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = @agency AND case_id = :case_id AND id = :id"
+    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = @agency AND case_id = :case_id AND id = :id"  # noqa: S608
 )
 _PERSON_OF = scoped.text(
     """
@@ -272,7 +274,8 @@ EXISTS = scoped.text(
 
 TITLES = scoped.text(
     """
-    SELECT title.id, title.title_reference, title.title_type, title.issue_date, title.due_date, title.principal_minor,
+    SELECT title.id, title.title_reference, title.title_type, title.issue_date, title.due_date,
+    title.principal_minor,
            title.open_principal_minor, title.state, debt.currency
     FROM cases AS debt
     JOIN titles AS title ON title.agency = @agency AND title.case_id = debt.id
@@ -287,7 +290,8 @@ PEOPLE = scoped.text(
     SELECT person.id, party.role, person.display_name, person.document_type, person.document,
            point.id AS point_id, point.kind, point.value, point.provenance, barred.reason AS invalid_reason
     FROM (
-        SELECT debtor_id AS person_id, 'HOLDER' AS role, 0 AS place FROM cases WHERE agency = @agency AND id = :case_id
+        SELECT debtor_id AS person_id, 'HOLDER' AS role, 0 AS place FROM cases WHERE agency = @agency AND id
+        = :case_id
         UNION ALL
         SELECT person_id, 'GUARANTOR', 1 FROM case_guarantors WHERE agency = @agency AND case_id = :case_id
     ) AS party
@@ -306,7 +310,7 @@ TIMELINE = scoped.text(
     """
 )
 HOLDS = scoped.text(
-    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = @agency AND case_id = :case_id ORDER BY id"
+    f"SELECT {_HOLD_COLUMNS} FROM holds WHERE agency = @agency AND case_id = :case_id ORDER BY id"  # noqa: S608
 )
 CREDITORS = scoped.text(
     """

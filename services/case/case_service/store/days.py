@@ -18,8 +18,9 @@ PARTITIONS = tables.PARTITIONS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Worked:
-    """What a run did in one slice, as columns. ``step_*`` are steps that became due, ``moved_ids`` cases that entered
-    collection (with their versions and open principal). Ids as one string of 16 bytes each."""
+    """What a run did in one slice, as columns. ``step_*`` are steps that became due, ``moved_ids`` cases
+    that entered collection (with their versions and open principal). Ids as one string of 16 bytes each.
+    """
 
     cases_seen: int
     agenda_items: int
@@ -36,7 +37,9 @@ class Worked:
 
 
 def open_day(tx: db.Transaction, agency: uuid.UUID, date: datetime.date) -> bool:
-    """Add the date and its slices; slices that were cleared before the date was open keep that. False where it is open."""
+    """Add the date and its slices; slices that were cleared before the date was open keep that. False where
+    it is open.
+    """
     if tx.execute(_OPEN, {"agency": agency, "date": date}).rowcount == 0:
         return False
     tx.execute(_OPEN_SLICES, {"agency": agency, "date": date, "slices": PARTITIONS})
@@ -92,8 +95,9 @@ def run_promises(
     grace_days: int,
     now: datetime.datetime,
 ) -> int:
-    """Promises of the slice: due ones get an agenda item, paid ones are kept, unpaid ones past their date and grace days
-    are broken, with an agenda item, a line in the timeline and the case CONTACTED again. Returns the agenda items.
+    """Promises of the slice: due ones get an agenda item, paid ones are kept, unpaid ones past their date
+    and grace days are broken, with an agenda item, a line in the timeline and the case CONTACTED again.
+    Returns the agenda items.
     """
     params = {"agency": agency, "date": date, "partition": partition, "grace_days": grace_days, "now": now}
     return int(tx.execute(_PROMISES, params).scalar_one())
@@ -109,8 +113,9 @@ def run_ladder(
     grace_days: int,
     now: datetime.datetime,
 ) -> Worked:
-    """READY cases enter collection; the first level that fits each case in collection acts, unless a hold on its channel or a
-    promise in force suppresses it. Cases being taken back, on hold, in agreement or over are left alone.
+    """READY cases enter collection; the first level that fits each case in collection acts, unless a hold
+    on its channel or a promise in force suppresses it. Cases being taken back, on hold, in agreement or
+    over are left alone.
     """
     row = tx.execute(
         _LADDER,
@@ -266,7 +271,8 @@ _LOCK_SLICE = (
     scoped.text(
         """
         SELECT count(*) FROM (
-            SELECT FROM cases WHERE agency = @agency AND partition = :partition AND state IN ('READY', 'IN_COLLECTION')
+            SELECT FROM cases WHERE agency = @agency AND partition = :partition AND state IN ('READY',
+            'IN_COLLECTION')
             ORDER BY id FOR NO KEY UPDATE) AS locked
         """
     ),
@@ -294,11 +300,13 @@ _PROMISES = scoped.text(
           AND judged.verdict <> 'OPEN'
     ), moved AS (
         UPDATE cases SET promise_until = NULL, version = version + 1, updated_at = :now,
-               sub_state = CASE WHEN state = 'IN_COLLECTION' AND sub_state = 'PTP' THEN 'CONTACTED' ELSE sub_state END
+               sub_state = CASE WHEN state = 'IN_COLLECTION' AND sub_state = 'PTP' THEN 'CONTACTED' ELSE
+               sub_state END
         FROM judged WHERE cases.agency = @agency AND cases.id = judged.case_id AND judged.verdict <> 'OPEN'
     ), noted AS (
         INSERT INTO timeline (agency, case_id, at, business_date, actor, kind, code, subject_id)
-        SELECT :agency, case_id, :now, :date, 'system', 'PROMISE', verdict, act_key FROM judged WHERE verdict <> 'OPEN'
+        SELECT :agency, case_id, :now, :date, 'system', 'PROMISE', verdict, act_key FROM judged WHERE verdict
+        <> 'OPEN'
     ), planned AS (
         INSERT INTO agenda (agency, date, case_id, reason, level, days_past_due)
         SELECT DISTINCT :agency, CAST(:date AS date), case_id,
@@ -324,7 +332,8 @@ _LADDER = scoped.text(
         WHERE ladder.agency = @agency AND ladder.code = :ladder
     ), worked AS MATERIALIZED (
         SELECT debt.id, debt.state = 'READY' AS entering, debt.debtor_id, debt.creditor_id, debt.natural_key,
-               debt.open_principal_minor, CAST(:date AS date) - debt.oldest_due_date AS days, step.position, step.code,
+               debt.open_principal_minor, CAST(:date AS date) - debt.oldest_due_date AS days, step.position,
+               step.code,
                step.channel
         FROM cases AS debt LEFT JOIN LATERAL (
             SELECT position, code, channel FROM levels
@@ -332,7 +341,8 @@ _LADDER = scoped.text(
               AND (debt.last_step_date IS NULL OR debt.last_step_date + minimum_wait_days <= :date)
               AND (debt.promise_until IS NULL OR debt.promise_until + CAST(:grace_days AS integer) < :date)
               AND (debt.holds_active = 0 OR NOT EXISTS (
-                  SELECT FROM holds WHERE holds.agency = @agency AND holds.case_id = debt.id AND holds.state = 'ACTIVE'
+                  SELECT FROM holds WHERE holds.agency = @agency AND holds.case_id = debt.id AND holds.state
+                  = 'ACTIVE'
                   AND levels.channel = ANY (holds.channels)))
             ORDER BY position LIMIT 1
         ) AS step ON debt.open_principal_minor > 0
@@ -362,11 +372,13 @@ _LADDER = scoped.text(
                array_agg(open_principal_minor) AS step_open, array_agg(natural_key) AS step_keys
         FROM (SELECT * FROM worked WHERE position IS NOT NULL ORDER BY id) AS due
     ), entered AS (
-        SELECT string_agg(uuid_send(changed.id), ''::bytea) AS moved_ids, array_agg(changed.version) AS moved_versions,
+        SELECT string_agg(uuid_send(changed.id), ''::bytea) AS moved_ids, array_agg(changed.version) AS
+        moved_versions,
                array_agg(worked.open_principal_minor) AS moved_open
         FROM changed JOIN worked ON worked.id = changed.id WHERE changed.entering
     )
-    SELECT (SELECT count(*) FROM worked)::integer AS cases_seen, (SELECT count(*) FROM planned)::integer AS agenda_items,
+    SELECT (SELECT count(*) FROM worked)::integer AS cases_seen, (SELECT count(*) FROM planned)::integer AS
+    agenda_items,
            steps.*, entered.* FROM steps, entered
     """
 )

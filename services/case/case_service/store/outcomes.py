@@ -120,8 +120,9 @@ def change_titles(
     open_minor: Sequence[int],
     now: datetime.datetime,
 ) -> Sequence[sa.Row[Any]]:
-    """Take over states and open principal where they are newer; the totals of the cases that changed follow. Returns those
-    cases as they are now."""
+    """Take over states and open principal where they are newer; the totals of the cases that changed
+    follow. Returns those cases as they are now.
+    """
     return tx.execute(
         _CHANGE_TITLES,
         {
@@ -215,7 +216,8 @@ _RECORD = scoped.text(
     """
     INSERT INTO contacts AS known (agency, act_key, case_id, person_id, channel, outcome, manual, promise_date,
                                    promise_amount_minor, note, business_date, at, version)
-    VALUES (:agency, :act_key, :case_id, :person_id, :channel, :outcome, :manual, :promise_date, :promise_amount_minor,
+    VALUES (:agency, :act_key, :case_id, :person_id, :channel, :outcome, :manual, :promise_date,
+    :promise_amount_minor,
             :note, :business_date, :at, :version)
     ON CONFLICT (agency, act_key) DO UPDATE SET
         outcome = excluded.outcome, promise_date = excluded.promise_date,
@@ -251,7 +253,7 @@ _REACHED_NOBODY = scoped.text(
     UPDATE cases SET sub_state = 'NO_CONTACT', version = version + 1, updated_at = :now
     WHERE agency = @agency AND id = ANY (:case_ids) AND state = 'IN_COLLECTION' AND sub_state = 'NEW'
     RETURNING {_MOVED}
-    """
+    """  # noqa: S608
 )
 _PROMISE_UNTIL = scoped.text(
     """
@@ -269,7 +271,8 @@ _PROMISE = (
     ),
     scoped.text(
         """
-        INSERT INTO promises AS known (agency, case_id, act_key, state, made_on, promise_date, amount_minor, currency)
+        INSERT INTO promises AS known (agency, case_id, act_key, state, made_on, promise_date, amount_minor,
+        currency)
         VALUES (:agency, :case_id, :act_key, 'OPEN', :made_on, :promise_date, :amount_minor, :currency)
         ON CONFLICT (agency, case_id, act_key) DO UPDATE SET
             promise_date = excluded.promise_date, amount_minor = excluded.amount_minor
@@ -289,7 +292,8 @@ _KEEP = scoped.text(
 )
 _KNOWN_TITLES = scoped.text("SELECT count(*) FROM titles WHERE agency = @agency AND id = ANY (:title_ids)")
 
-# Sums move by the difference that this statement makes, so that a case of 100,000 titles costs no more than a small one;
+# Sums move by the difference that this statement makes, so that a case of 100,000 titles costs no more than
+# a small one;
 # the oldest open title is the first row of its index that is open.
 _CHANGE_TITLES = scoped.text(
     """

@@ -16,8 +16,9 @@ from servicekit import db
 def lock(
     tx: db.Transaction, agency: uuid.UUID, *, case_ids: Sequence[uuid.UUID], person_ids: Sequence[uuid.UUID]
 ) -> None:
-    """Lock the cases, then everybody on them who is asked for, each in id order: caps are of a case and of a person. Cases
-    without a person named lock their debtor."""
+    """Lock the cases, then everybody on them who is asked for, each in id order: caps are of a case and of
+    a person. Cases without a person named lock their debtor.
+    """
     db.lock_anchors(tx, "cases", agency, case_ids, column="id")
     tx.execute(_LOCK_PEOPLE, {"agency": agency, "case_ids": case_ids, "person_ids": person_ids}).all()
 
@@ -117,7 +118,7 @@ _USES = scoped.text(
     UNION
     SELECT {_USE} FROM reservations
     WHERE agency = @agency AND case_id = ANY (:case_ids) AND local_date >= :since AND counts
-    """
+    """  # noqa: S608
 )
 _ANSWERS = scoped.text(
     """
@@ -132,8 +133,10 @@ _ANSWERS = scoped.text(
 _KEEP = scoped.text(
     """
     INSERT INTO reservations (agency, key, case_id, person_id, channel, purpose, state, counts, local_date,
-                              contact_point_id, rule, explanation, time_zone, reserved_at, valid_until, right_party_call)
-    VALUES (:agency, :key, :case_id, :person_id, :channel, :purpose, :state, :counts, :local_date, :contact_point_id,
+                              contact_point_id, rule, explanation, time_zone, reserved_at, valid_until,
+                              right_party_call)
+    VALUES (:agency, :key, :case_id, :person_id, :channel, :purpose, :state, :counts, :local_date,
+    :contact_point_id,
             :rule, :explanation, :time_zone, :now, :valid_until, :right_party_call)
     ON CONFLICT (agency, key) DO UPDATE SET
         state = excluded.state, counts = excluded.counts, local_date = excluded.local_date,

@@ -1,8 +1,8 @@
 """Placing a slice of a portfolio: staging, then one INSERT .. SELECT a table, sorted by its key.
 
-Every look-up in a big table is a scalar or LIMITed lateral sub-query, so that the plan is an index probe a row
-however large the table is and however old its statistics are (a join would let the planner read the whole table in every slice).
-What was measured is in services/case/README.md, "Import".
+Every look-up in a big table is a scalar or LIMITed lateral sub-query, so that the plan is an index probe a
+row however large the table is and however old its statistics are (a join would let the planner read the
+whole table in every slice). What was measured is in services/case/README.md, "Import".
 """
 
 from __future__ import annotations
@@ -53,13 +53,16 @@ COLUMNS: Mapping[str, str] = {
     "penalty_rate_e4": "bigint",
     "monthly_interest_rate_e4": "bigint",
 }
-"""Columns of the staging table, in the order of recupera.imports.v1.PortfolioRow (whose ``row`` is ``line`` here)."""
+"""Columns of the staging table, in the order of recupera.imports.v1.PortfolioRow (whose ``row`` is ``line``
+here).
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What became of the rows of a slice. ``rejects`` are (row, field) of titles that differ from what is placed,
-    ``frozen`` are rows of cases whose batch is being taken back."""
+    """What became of the rows of a slice. ``rejects`` are (row, field) of titles that differ from what is
+    placed, ``frozen`` are rows of cases whose batch is being taken back.
+    """
 
     new: int
     unchanged: int
@@ -105,8 +108,8 @@ def place(
 ) -> int:
     """Make what the staged rows name and this agency does not have yet. Returns the number of titles made.
 
-    A title may be made a moment before by a slice of another partition (one contract, two debtors): then fewer are
-    made than ``count(tx).new`` says, and the caller starts again.
+    A title may be made a moment before by a slice of another partition (one contract, two debtors): then
+    fewer are made than ``count(tx).new`` says, and the caller starts again.
     """
     params = {
         "agency": agency,
@@ -147,7 +150,9 @@ def placed(tx: db.Transaction) -> list[Placed]:
 def titles_of(
     tx: db.Transaction, agency: uuid.UUID, *, after: uuid.UUID | None, cases: int
 ) -> tuple[list[Placed], uuid.UUID | None]:
-    """Titles of the next ``cases`` cases in id order, as placed, for republish; and the last of these ids (None: none left)."""
+    """Titles of the next ``cases`` cases in id order, as placed, for republish; and the last of these ids
+    (None: none left).
+    """
     ids = tx.execute(_NEXT_CASES, {"agency": agency, "after": after, "cases": cases}).scalars().all()
     if not ids:
         return [], None
@@ -211,8 +216,8 @@ _PREPARE = [
     scoped.text("SET LOCAL client_min_messages = warning"),
     scoped.text("SET LOCAL work_mem = '32MB'"),
     scoped.text(
-        f"CREATE TEMPORARY TABLE IF NOT EXISTS staging ({_STAGING}, creditor_id uuid, debtor_id uuid, guarantor_id uuid)"
-        " ON COMMIT DELETE ROWS"
+        f"CREATE TEMPORARY TABLE IF NOT EXISTS staging ({_STAGING}, creditor_id uuid, debtor_id uuid,"
+        " guarantor_id uuid) ON COMMIT DELETE ROWS"
     ),
     scoped.text(
         """
@@ -306,7 +311,8 @@ _CONTRACTS = """
 # What is known of each row: the title under its natural key, and the case. A row is compared with the title that is
 # placed, or with the first row of the slice that names it.
 _PLACING = """
-    INSERT INTO staged_titles (line, creditor_id, debtor_id, guarantor_id, contract_id, currency, creditor_reference,
+    INSERT INTO staged_titles (line, creditor_id, debtor_id, guarantor_id, contract_id, currency,
+    creditor_reference,
                          contract_reference, title_reference, title_type, issue_date, due_date, principal_minor,
                          penalty_rate_e4, monthly_interest_rate_e4, existing_case_id, verdict, field)
     SELECT line, creditor_id, debtor_id, guarantor_id, contract_id, currency, creditor_reference,
@@ -379,18 +385,21 @@ _PEOPLE_AND_CONTRACTS = [
 _LOCK_CASES = scoped.text(
     """
     SELECT id FROM cases WHERE agency = @agency AND id = ANY (
-        ARRAY(SELECT DISTINCT existing_case_id FROM staged_titles WHERE verdict = 'NEW' AND existing_case_id IS NOT NULL))
+        ARRAY(SELECT DISTINCT existing_case_id FROM staged_titles WHERE verdict = 'NEW' AND existing_case_id
+        IS NOT NULL))
     ORDER BY id FOR NO KEY UPDATE
     """
 )
 
-# A case is validated when it is placed: RECEIVED -> READY in this transaction. A title for a case that is over opens it
+# A case is validated when it is placed: RECEIVED -> READY in this transaction. A title for a case that is
+# over opens it
 # again (REPLACED). What is on the wire as natural key is the first 8 bytes of the hash, unsigned.
 _CASES = scoped.text(
     """
     WITH wanted AS (
         SELECT contract_id, debtor_id, currency, any_value(creditor_id) AS creditor_id,
-               any_value(creditor_reference) AS creditor_reference, any_value(contract_reference) AS contract_reference,
+               any_value(creditor_reference) AS creditor_reference, any_value(contract_reference) AS
+               contract_reference,
                sum(principal_minor)::bigint AS principal_minor, count(*)::integer AS titles, min(due_date) AS oldest
         FROM staged_titles WHERE verdict = 'NEW' GROUP BY debtor_id, contract_id, currency
     ), stored AS (
@@ -398,7 +407,8 @@ _CASES = scoped.text(
                                     placed_principal_minor, open_principal_minor, open_titles, oldest_due_date,
                                     created_at, updated_at)
         SELECT :agency, contract_id, debtor_id, creditor_id, currency,
-               substr(sha256(convert_to(creditor_reference || '|' || contract_reference || '|' || currency, 'UTF8')), 1, 8)::bigint,
+               substr(sha256(convert_to(creditor_reference || '|' || contract_reference || '|' || currency,
+               'UTF8')), 1, 8)::bigint,
                'READY', principal_minor, principal_minor, titles, oldest, :now, :now
         FROM wanted ORDER BY debtor_id, contract_id, currency
         ON CONFLICT (agency, debtor_id, contract_id, currency) DO UPDATE SET
@@ -426,7 +436,8 @@ _TITLES = scoped.text(
     INSERT INTO titles (agency, id, case_id, contract_id, title_reference, title_type, issue_date, due_date,
                         principal_minor, open_principal_minor, penalty_rate_e4, monthly_interest_rate_e4, state,
                         batch_id)
-    SELECT :agency, title_id, case_id, contract_id, title_reference, coalesce(title_type, 'OTHER'), issue_date, due_date,
+    SELECT :agency, title_id, case_id, contract_id, title_reference, coalesce(title_type, 'OTHER'),
+    issue_date, due_date,
            principal_minor, principal_minor, coalesce(penalty_rate_e4, 0), coalesce(monthly_interest_rate_e4, 0),
            'OPEN', :batch_id
     FROM staged_titles WHERE verdict = 'NEW' ORDER BY contract_id, title_reference
@@ -446,7 +457,8 @@ _GUARANTORS = scoped.text(
 
 _COUNT = scoped.text(
     """
-    SELECT count(*) FILTER (WHERE verdict = 'NEW') AS new, count(*) FILTER (WHERE verdict = 'UNCHANGED') AS unchanged,
+    SELECT count(*) FILTER (WHERE verdict = 'NEW') AS new, count(*) FILTER (WHERE verdict = 'UNCHANGED') AS
+    unchanged,
            array_agg(line ORDER BY line) FILTER (WHERE verdict = 'CHANGED') AS changed_lines,
            array_agg(field ORDER BY line) FILTER (WHERE verdict = 'CHANGED') AS changed_fields,
            array_agg(line ORDER BY line) FILTER (WHERE verdict = 'FROZEN') AS frozen_lines
@@ -456,10 +468,12 @@ _COUNT = scoped.text(
 
 _AGGREGATED = """
     SELECT partition,
-           string_agg(uuid_send(case_id), ''::bytea) AS case_ids, string_agg(uuid_send(title_id), ''::bytea) AS title_ids,
+           string_agg(uuid_send(case_id), ''::bytea) AS case_ids, string_agg(uuid_send(title_id), ''::bytea)
+           AS title_ids,
            string_agg(uuid_send(debtor_id), ''::bytea) AS debtor_ids,
            string_agg(uuid_send(creditor_id), ''::bytea) AS creditor_ids,
-           array_agg(creditor_reference) AS creditor_references, array_agg(contract_reference) AS contract_references,
+           array_agg(creditor_reference) AS creditor_references, array_agg(contract_reference) AS
+           contract_references,
            array_agg(currency) AS currencies, array_agg(title_reference) AS title_references,
            array_agg(principal_minor) AS principals, array_agg(due_date - DATE '1970-01-01') AS due_days,
            array_agg(penalty_rate_e4) AS penalties, array_agg(monthly_interest_rate_e4) AS interests

@@ -21,7 +21,9 @@ def cases_of_batch(tx: db.Transaction, agency: uuid.UUID, batch_id: uuid.UUID) -
 def done_since(
     tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID, case_ids: Sequence[uuid.UUID]
 ) -> sa.Row[Any] | None:
-    """Something that was done on one of the cases after the batch was placed: ``case_id``, ``what``. None: nothing."""
+    """Something that was done on one of the cases after the batch was placed: ``case_id``, ``what``. None:
+    nothing.
+    """
     return tx.execute(_DONE_SINCE, {"agency": agency, "batch_id": batch_id, "case_ids": case_ids}).first()
 
 
@@ -50,8 +52,9 @@ def withdraw(
     batch_id: uuid.UUID | None,
     now: datetime.datetime,
 ) -> Sequence[sa.Row[Any]]:
-    """Withdraw the batch's titles on these cases, or (None) all that are not. The totals of the cases follow. Rows: partition,
-    case ids and title ids as strings of 16 bytes each."""
+    """Withdraw the batch's titles on these cases, or (None) all that are not. The totals of the cases
+    follow. Rows: partition, case ids and title ids as strings of 16 bytes each.
+    """
     return tx.execute(
         _WITHDRAW, {"agency": agency, "case_ids": case_ids, "batch_id": batch_id, "now": now}
     ).all()
@@ -85,11 +88,13 @@ _CASES = scoped.text(
     ORDER BY case_id
     """
 )
-# Ids of timeline lines and marks of slices are made by this database in time order, whatever the agency's clock says.
+# Ids of timeline lines and marks of slices are made by this database in time order, whatever the agency's
+# clock says.
 _DONE_SINCE = scoped.text(
     """
     WITH mark AS (
-        SELECT mark AS placed FROM placed_slices WHERE agency = @agency AND batch_id = :batch_id ORDER BY mark LIMIT 1)
+        SELECT mark AS placed FROM placed_slices WHERE agency = @agency AND batch_id = :batch_id ORDER BY
+        mark LIMIT 1)
     SELECT case_id, kind || ' ' || code AS what FROM timeline, mark
     WHERE agency = @agency AND case_id = ANY (:case_ids) AND id > mark.placed
       AND NOT (kind = 'STATE_CHANGED' AND code IN ('READY', 'IN_COLLECTION'))
@@ -136,7 +141,8 @@ _WITHDRAW = scoped.text(
         FROM sums WHERE cases.agency = @agency AND cases.id = sums.case_id
     )
     SELECT (crc32(uuid_send(case_id)) % 24)::integer AS partition,
-           string_agg(uuid_send(case_id), ''::bytea) AS case_ids, string_agg(uuid_send(title_id), ''::bytea) AS title_ids
+           string_agg(uuid_send(case_id), ''::bytea) AS case_ids, string_agg(uuid_send(title_id), ''::bytea)
+           AS title_ids
     FROM (SELECT * FROM taken ORDER BY case_id, title_id) AS row GROUP BY 1 ORDER BY 1
     """
 )
@@ -148,7 +154,8 @@ _RETURN = scoped.text(
         RETURNING id, version, state, sub_state, open_principal_minor
     ), noted AS (
         INSERT INTO timeline (agency, case_id, at, business_date, actor, kind, code, subject_id)
-        SELECT :agency, id, :now, :business_date, 'import', 'STATE_CHANGED', 'RETURNED', :batch_id FROM back ORDER BY id
+        SELECT :agency, id, :now, :business_date, 'import', 'STATE_CHANGED', 'RETURNED', :batch_id FROM back
+        ORDER BY id
     )
     SELECT * FROM back ORDER BY id
     """

@@ -1,8 +1,8 @@
 """The tables, each column declared business, reference or incidental (with the reason).
 
-Business columns are what two runs of the same work must agree on, whatever was killed, repeated or reordered between;
-references are compared through the natural key of the row they point to (``info["natural_key"]`` of its table).
-DDL is in migrations; a test holds both together.
+Business columns are what two runs of the same work must agree on, whatever was killed, repeated or
+reordered between; references are compared through the natural key of the row they point to
+(``info["natural_key"]`` of its table). DDL is in migrations; a test holds both together.
 """
 
 from __future__ import annotations

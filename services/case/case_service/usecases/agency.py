@@ -15,7 +15,9 @@ from servicekit import clock, db, errors, money
 
 
 class ClockWentBack(errors.ServiceError):
-    """A simulated clock never goes back, and a clock that was simulated ahead does not become real before its time."""
+    """A simulated clock never goes back, and a clock that was simulated ahead does not become real before
+    its time.
+    """
 
     status = errors.Status.FAILED_PRECONDITION
 
@@ -38,10 +40,12 @@ def set_clock(
     allow_simulated: bool,
     machine_now: datetime.datetime,
 ) -> tuple[clock.AgencyClock, str]:
-    """Create the agency's clock (with its ladder and rules of contact) or change it. Returns it with the agency's currency.
+    """Create the agency's clock (with its ladder and rules of contact) or change it. Returns it with the
+    agency's currency.
 
-    ``time_zone`` and ``currency`` empty: as they are. ``now`` None: the clock goes on from where it is. The business
-    date begins as the local date and then only moves with RunDay. Raises InvalidRequest, SimulatedClockRefused, ClockWentBack.
+    ``time_zone`` and ``currency`` empty: as they are. ``now`` None: the clock goes on from where it is. The
+    business date begins as the local date and then only moves with RunDay. Raises InvalidRequest,
+    SimulatedClockRefused, ClockWentBack.
     """
     if simulated and not allow_simulated:
         raise SimulatedClockRefused("simulated clocks are refused here", agency=agency)

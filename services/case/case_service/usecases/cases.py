@@ -51,7 +51,9 @@ class PersonNotOnCase(errors.ServiceError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contact:
-    """A contact with a person of the case. ``act_key`` identifies the act; ``version`` orders what is told of it."""
+    """A contact with a person of the case. ``act_key`` identifies the act; ``version`` orders what is told
+    of it.
+    """
 
     act_key: uuid.UUID
     person_id: uuid.UUID | None
@@ -86,8 +88,8 @@ def change_state(
 ) -> None:
     """Move the case by hand along the state machine; RETURNED withdraws the titles that are open.
 
-    ``version`` is the one the caller read (None: whatever it is). Raises CaseNotFound, CaseFrozen, VersionMismatch,
-    CaseTransitionRefused, CaseStillOpen, CaseInAgreement, CaseUnderPersi.
+    ``version`` is the one the caller read (None: whatever it is). Raises CaseNotFound, CaseFrozen,
+    VersionMismatch, CaseTransitionRefused, CaseStillOpen, CaseInAgreement, CaseUnderPersi.
     """
     moment = moments.read(tx, agency)
     row = open_case(tx, agency, case_id)
@@ -193,7 +195,8 @@ def _hold(
 def release_hold(
     tx: db.Transaction, agency: uuid.UUID, *, case_id: uuid.UUID, hold_id: uuid.UUID, reason: str, actor: str
 ) -> Any:
-    """Release a hold; the case goes back to where it was when no other holds all its channels. Returns the hold.
+    """Release a hold; the case goes back to where it was when no other holds all its channels. Returns the
+    hold.
 
     Raises CaseNotFound, CaseFrozen, HoldNotFound, HoldNotActive.
     """
@@ -292,8 +295,8 @@ def _zone(moment: moments.Moment) -> zoneinfo.ZoneInfo:
 
 
 def record(tx: db.Transaction, moment: moments.Moment, *, row: Any, what: Contact, actor: str) -> Any:
-    """A contact on record with what follows from it: promise, sub-state, timeline, agenda, and a hold where the debt is
-    disputed (nobody is contacted about a disputed debt until someone has looked; R26).
+    """A contact on record with what follows from it: promise, sub-state, timeline, agenda, and a hold where
+    the debt is disputed (nobody is contacted about a disputed debt until someone has looked; R26).
 
     None where this is old news. The case is locked. Raises PromiseInvalid.
     """

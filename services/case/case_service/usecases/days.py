@@ -14,7 +14,9 @@ from case_service.usecases import facts, moments
 from servicekit import clock, db, errors
 
 AHEAD = datetime.timedelta(days=31)
-"""How far a business date may be ahead of the agency's calendar: it never goes back, so a slip of the year would be for good."""
+"""How far a business date may be ahead of the agency's calendar: it never goes back, so a slip of the year
+would be for good.
+"""
 
 
 class BusinessDateBackward(errors.ServiceError):
@@ -49,7 +51,8 @@ def run_day(tx: db.Transaction, agency: uuid.UUID, *, date: datetime.date) -> No
 
 
 def day_done(tx: db.Transaction, agency: uuid.UUID, *, date: datetime.date, partition: int) -> None:
-    """The due and breach run of ``date`` is over in the partition: run its slices of this and of earlier dates.
+    """The due and breach run of ``date`` is over in the partition: run its slices of this and of earlier
+    dates.
 
     A date that is not open here yet is remembered, and runs once it is. Raises AgencyClockUnknown.
     """
@@ -63,7 +66,9 @@ def day_done(tx: db.Transaction, agency: uuid.UUID, *, date: datetime.date, part
 def run_cleared(
     tx: db.Transaction, agency: uuid.UUID, *, partition: int | None, limit: int | None = None
 ) -> int:
-    """Run slices that may run, oldest date first; how many. A slice in the hands of another process is left to it."""
+    """Run slices that may run, oldest date first; how many. A slice in the hands of another process is left
+    to it.
+    """
     found = days.cleared(tx, agency, partition=partition)[:limit]
     for row in found:
         _run_slice(tx, agency, date=row.date, partition=row.partition)

@@ -134,7 +134,9 @@ def slice_applied(
 
 
 def cases_changed(tx: db.Transaction, moment: Moment, rows: Iterable[Any]) -> None:
-    """Publish the state of cases: rows with id, version, state, sub_state, open_principal_minor. Their anchors are locked."""
+    """Publish the state of cases: rows with id, version, state, sub_state, open_principal_minor. Their
+    anchors are locked.
+    """
     for partition, part in facts.by_partition(rows, case_id=lambda row: row.id, partitions=PARTITIONS):
         fact = head(moment)
         fact.cases_changed.CopyFrom(
@@ -279,8 +281,6 @@ def channel(name: str) -> case_pb2.Channel.ValueType:
 
 def outcome_of(name: str) -> case_pb2.ContactRecord.Outcome.ValueType:
     """BUSY -> OUTCOME_BUSY; what the wire has no name for (FAILED, UNKNOWN) -> unspecified."""
-    return case_pb2.ContactRecord.Outcome.DESCRIPTOR.values_by_name[
-        f"OUTCOME_{name}"
-        if f"OUTCOME_{name}" in case_pb2.ContactRecord.Outcome.keys()
-        else "OUTCOME_UNSPECIFIED"
-    ].number  # type: ignore[return-value]
+    known = case_pb2.ContactRecord.Outcome.DESCRIPTOR.values_by_name
+    found = known.get(f"OUTCOME_{name}", known["OUTCOME_UNSPECIFIED"])
+    return case_pb2.ContactRecord.Outcome.ValueType(found.number)

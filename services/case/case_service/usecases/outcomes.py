@@ -76,7 +76,8 @@ def happened(
 def messages_changed(
     tx: db.Transaction, moment: moments.Moment, *, messages: Sequence[Message], channel: contact.Channel
 ) -> None:
-    """Close reservations, put messages that left on record, write timelines, and mark cases where nobody was reached before.
+    """Close reservations, put messages that left on record, write timelines, and mark cases where nobody
+    was reached before.
 
     Raises CaseUnknown.
     """
@@ -159,9 +160,11 @@ _OUTCOME_OF_STATE = {
 
 
 def call_ended(tx: db.Transaction, moment: moments.Moment, *, call: Call) -> None:
-    """Close the reservation; a call that is over is put on record with all that follows; a number that is wrong is barred.
+    """Close the reservation; a call that is over is put on record with all that follows; a number that is
+    wrong is barred.
 
-    An answered call that no agent has dispositioned yet only closes its reservation. Raises CaseUnknown, PromiseInvalid.
+    An answered call that no agent has dispositioned yet only closes its reservation. Raises CaseUnknown,
+    PromiseInvalid.
     """
     row = _lock(tx, moment, call.case_id)
     agency = moment.agency
@@ -220,7 +223,8 @@ def titles_changed(
     states: Sequence[str],
     open_minor: Sequence[int],
 ) -> None:
-    """Take over open principal and states of titles; cases whose last title was paid are RESOLVED_PAID, reopened ones READY.
+    """Take over open principal and states of titles; cases whose last title was paid are RESOLVED_PAID,
+    reopened ones READY.
 
     Raises TitlesUnknown.
     """
@@ -252,8 +256,8 @@ def agreement_changed(
     state: str,
     version: int,
 ) -> None:
-    """Take over the agreement's state: the case is IN_AGREEMENT while one is in force, back in collection when it broke (with
-    an agenda item), paid when nothing is open. Raises CaseUnknown.
+    """Take over the agreement's state: the case is IN_AGREEMENT while one is in force, back in collection
+    when it broke (with an agenda item), paid when nothing is open. Raises CaseUnknown.
     """
     _lock(tx, moment, case_id)
     if not outcomes.change_agreement(
@@ -305,7 +309,8 @@ def payment_changed(
         return
     entries = [
         _entry(
-            moment, case_id, "PAYMENT", state, "agreement", payment_id, amount_minor=str(allocated_minor), currency=currency
+            moment, case_id, "PAYMENT", state, "agreement", payment_id, amount_minor=str(allocated_minor),
+            currency=currency
         )
     ]  # fmt: skip
     kept = outcomes.keep_promises(tx, moment.agency, case_id)

@@ -52,11 +52,13 @@ class Answer:
 def reserve(
     tx: db.Transaction, agency: uuid.UUID, *, items: Sequence[Item], holidays: rules.Holidays
 ) -> list[Answer]:
-    """Answer each item, in order; what is granted counts for the items after it, until an outcome closes it.
+    """Answer each item, in order; what is granted counts for the items after it, until an outcome closes
+    it.
 
-    The same key gets the same answer, but for: a refusal with a time to ask again, a grant that ran out unused, and a grant
-    that was closed as not attempted; these are decided anew, without counting themselves. Cases and people are
-    locked in id order, so that two callers never both get the last contact of a day. Raises AgencyClockUnknown.
+    The same key gets the same answer, but for: a refusal with a time to ask again, a grant that ran out
+    unused, and a grant that was closed as not attempted; these are decided anew, without counting
+    themselves. Cases and people are locked in id order, so that two callers never both get the last contact
+    of a day. Raises AgencyClockUnknown.
     """
     moment = moments.read(tx, agency)
     case_ids = sorted({item.case_id for item in items})

@@ -27,11 +27,13 @@ class PlacementRaced(errors.ServiceError):
 def apply_slice(
     tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID, slice_: int, csv: bytes
 ) -> None:
-    """Place the rows (CSV as ``store.portfolio.stage`` takes it), publish the titles and what became of the slice.
+    """Place the rows (CSV as ``store.portfolio.stage`` takes it), publish the titles and what became of the
+    slice.
 
-    A slice that was applied before gets the answer it got then. A row with another principal, due date, currency or debtor
-    than the title that is placed under its reference is rejected (TITLE_CHANGED_AFTER_PLACEMENT), one of a case
-    that is being taken back too (CASE_FROZEN). Raises PlacementRaced, servicekit.clock.AgencyClockUnknown.
+    A slice that was applied before gets the answer it got then. A row with another principal, due date,
+    currency or debtor than the title that is placed under its reference is rejected
+    (TITLE_CHANGED_AFTER_PLACEMENT), one of a case that is being taken back too (CASE_FROZEN). Raises
+    PlacementRaced, servicekit.clock.AgencyClockUnknown.
     """
     moment = moments.read(tx, agency)
     known = portfolio.slice_answer(tx, agency, batch_id=batch_id, slice_=slice_)

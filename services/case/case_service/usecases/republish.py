@@ -24,7 +24,9 @@ def agency_state(tx: db.Transaction, agency: uuid.UUID) -> None:
 def next_cases(
     tx: db.Transaction, agency: uuid.UUID, *, after: uuid.UUID | None, limit: int
 ) -> uuid.UUID | None:
-    """Titles placed and states of the next ``limit`` cases in id order; the last of their ids, None when none was left."""
+    """Titles placed and states of the next ``limit`` cases in id order; the last of their ids, None when
+    none was left.
+    """
     moment = moments.read(tx, agency)
     placed, last = portfolio.titles_of(tx, agency, after=after, cases=limit)
     facts.titles_placed(tx, moment, placed, batch_id=None)

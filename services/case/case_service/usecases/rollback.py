@@ -40,7 +40,8 @@ def begin(tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID) -> int:
 
 
 def end(tx: db.Transaction, agency: uuid.UUID, *, batch_id: uuid.UUID, abort: bool) -> None:
-    """Withdraw the batch's titles and return the cases that have no other open ones; or (``abort``) give the cases back.
+    """Withdraw the batch's titles and return the cases that have no other open ones; or (``abort``) give
+    the cases back.
 
     Again: nothing. Raises AgencyClockUnknown, BatchNotFrozen.
     """
