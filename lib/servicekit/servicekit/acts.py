@@ -87,7 +87,7 @@ def abandoned(
     found = tx.execute(
         _abandoned(table),
         {
-            "agency": agency,
+            "of_agency": agency,
             "acting_state": acting_state,
             "dead_after": DEAD_AFTER,
             "mine": worker_id() if mine else None,
@@ -155,13 +155,18 @@ def _table(name: str) -> Any:
     )
 
 
+def _of_agency() -> Any:
+    """The agency in a sub-query, as in the policy: a value that the statistics have not seen misleads the planner."""
+    return sa.select(sa.cast(sa.bindparam("of_agency"), sa.Uuid)).scalar_subquery()
+
+
 @functools.cache
 def _claim(name: str) -> sa.Executable:
     table = _table(name)
     due = (
         sa.select(table.c.id)
         .where(
-            table.c.agency == sa.bindparam("of_agency"),
+            table.c.agency == _of_agency(),
             table.c.state == sa.bindparam("due_state"),
             table.c.due_at <= sa.bindparam("now"),
         )
@@ -173,7 +178,7 @@ def _claim(name: str) -> sa.Executable:
     )
     return (
         sa.update(table)
-        .where(table.c.agency == sa.bindparam("of_agency"), table.c.id.in_(sa.select(due.c.id)))
+        .where(table.c.agency == _of_agency(), table.c.id.in_(sa.select(due.c.id)))
         .values(state=sa.bindparam("acting_state"), act_worker=sa.bindparam("worker"))
         .returning(sa.text(f"{name}.*"))
     )
@@ -196,7 +201,7 @@ def _abandoned(name: str) -> sa.Executable:
         sa.select(sa.text(f"{name}.*"))
         .select_from(table)
         .where(
-            table.c.agency == sa.bindparam("agency"),
+            table.c.agency == _of_agency(),
             table.c.state == sa.bindparam("acting_state"),
             sa.or_(~alive, table.c.act_worker == sa.bindparam("mine")),
         )

@@ -1,5 +1,8 @@
 """Transactions, scope, publish: on a real PostgreSQL."""
 
+import datetime
+import decimal
+import enum
 import socket
 import threading
 import uuid
@@ -368,3 +371,79 @@ def test_which_errors_are_the_servers(store: Callable[..., Any]) -> None:
     assert not db.is_unavailable(error_of("SELECT 1 / 0"))
     assert not db.is_unavailable(error_of("SELECT nothing"))
     assert not db.is_unavailable(ValueError())
+
+
+class Colour(enum.Enum):
+    """Stored as text."""
+
+    RED = "red"
+
+
+def test_a_statement_that_comes_again_gives_the_same_rows(store: Callable[..., Any]) -> None:
+    """The first time through SQLAlchemy, then past it: same rows, same types, same errors, same scope."""
+    made = store()
+    agency, other, case = ids.new(), ids.new(), ids.new()
+    anchor(made.engine, agency, case)
+    colour = sa.Enum(
+        Colour, native_enum=False, values_callable=lambda kind: [member.value for member in kind]
+    )
+    table = sa.table("case_anchors", sa.column("agency", sa.Uuid), sa.column("case_id", sa.Uuid))
+    statement = sa.select(
+        table.c.case_id,
+        sa.type_coerce(sa.bindparam("colour", type_=colour), colour).label("colour"),
+        sa.type_coerce(sa.literal_column("""'{"a": 1}'::jsonb"""), sa.JSON).label("document"),
+        sa.literal_column("12.50::numeric").label("amount"),
+        sa.literal_column("'2026-11-22 12:00+03'::timestamptz").label("at"),
+    ).where(table.c.case_id == sa.any_(sa.bindparam("ids", type_=sa.ARRAY(sa.Uuid))))
+    text = sa.text("SELECT case_id FROM case_anchors WHERE case_id = :case_id")
+    listed = sa.select(table.c.case_id).where(table.c.case_id.in_(sa.bindparam("ids", expanding=True)))
+    broken = sa.text("SELECT 1 / :divisor")
+    for _ in range(4):
+        [row] = db.read(
+            made.engine, agency=agency, statement=statement, params={"ids": [case], "colour": Colour.RED}
+        )
+        assert row.case_id == row._mapping[table.c.case_id] == row[0] == case
+        assert row.colour is Colour.RED
+        assert row.document == {"a": 1}
+        assert row.amount == decimal.Decimal("12.50")
+        assert row.at == datetime.datetime(2026, 11, 22, 9, tzinfo=datetime.UTC)
+        assert row.at.utcoffset() == datetime.timedelta(0)
+        assert row._asdict().keys() == {"case_id", "colour", "document", "amount", "at"}
+        assert db.read(made.engine, agency=other, statement=text, params={"case_id": case}) == []
+        assert db.read(made.engine, agency=None, statement=text, params={"case_id": case}) == []
+        assert db.read(made.engine, agency=agency, statement=text, params={"case_id": case}) == [(case,)]
+        assert db.read(made.engine, agency=agency, statement=listed, params={"ids": [case, other]}) == [
+            (case,)
+        ]
+        with pytest.raises(sqlalchemy.exc.DataError, match="division by zero"):
+            db.read(made.engine, agency=agency, statement=broken, params={"divisor": 0})
+        with pytest.raises(sqlalchemy.exc.SQLAlchemyError, match="value is required"):
+            db.read(made.engine, agency=agency, statement=text, params={})
+        with db.begin(made.engine, agency=other) as tx:  # the connection is as it was
+            assert tx.execute(ANCHORS).all() == []
+    with made.engine.connect() as connection:  # and not left in autocommit
+        connection.execute(sa.text("INSERT INTO knobs VALUES ('a', 'b')"))
+        connection.rollback()
+    assert ledger.knob(made.engine, "a") is None
+
+
+def test_reads_from_many_threads(store: Callable[..., Any]) -> None:
+    made = store()
+    agencies = [ids.new() for _ in range(4)]
+    cases = {agency: ids.new() for agency in agencies}
+    for agency, case in cases.items():
+        anchor(made.engine, agency, case)
+    wrong: list[object] = []
+
+    def read(agency: uuid.UUID) -> None:
+        for _ in range(200):
+            rows = db.read(made.engine, agency=agency, statement=ANCHORS)
+            if rows != [(agency, cases[agency])]:
+                wrong.append(rows)
+
+    threads = [threading.Thread(target=read, args=(agency,)) for agency in agencies * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
