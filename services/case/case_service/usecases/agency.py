@@ -22,12 +22,6 @@ class ClockWentBack(errors.ServiceError):
     status = errors.Status.FAILED_PRECONDITION
 
 
-class SimulatedClockRefused(errors.ServiceError):
-    """A simulated clock is refused here (RECUPERA_ALLOW_SIMULATED_CLOCK)."""
-
-    status = errors.Status.FAILED_PRECONDITION
-
-
 def set_clock(
     tx: db.Transaction,
     agency: uuid.UUID,
@@ -48,7 +42,7 @@ def set_clock(
     SimulatedClockRefused, ClockWentBack.
     """
     if simulated and not allow_simulated:
-        raise SimulatedClockRefused("simulated clocks are refused here", agency=agency)
+        raise clock.SimulatedClockRefused("simulated clocks are not allowed here", agency=str(agency))
     if speed_thousandths < 0 or speed_thousandths > 1_000_000_000:
         raise errors.invalid("speed_thousandths", "expected 0 to 1000000000")
     if now is not None and not simulated:
