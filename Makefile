@@ -74,7 +74,7 @@ format: setup ## Lay the code out as lint wants it
 
 .PHONY: test
 test: lint ## Lint, then every test, on real PostgreSQL, Kafka and Envoy
-	@$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 .PHONY: soak
 soak: setup ## The fault journey at any length: make soak ARGS="--titles 5000 --faults 200 --seed 7"

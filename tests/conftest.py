@@ -9,6 +9,8 @@
   RECUPERA_TOPIC_PREFIX names while the test runs. Children started by the test inherit it.
 - `private_postgres`, `private_broker`: servers of this test's own, not started, for tests that kill them.
 - `bed` -> recupera_local.testbed.Testbed: what the above come from.
+- `whole` -> support.whole.Whole: one whole platform behind its gateway, shared by all tests that ask for it; their
+  files have `pytestmark = pytest.mark.xdist_group("whole")`, so that one xdist worker runs them and starts it once.
 
 The servers are shared by all xdist workers of a run and end with it (recupera_local/testbed.py).
 """
@@ -26,6 +28,7 @@ import sqlalchemy
 from recupera_local import kafka, ports, postgres, testbed
 from servicekit import db
 from support import databases
+from support import whole as whole_platform
 
 CONTROLLER = "RECUPERA_TEST_CONTROLLER"
 
@@ -84,6 +87,13 @@ def topics(broker: kafka.Kafka, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("RECUPERA_TOPIC_PREFIX", prefix)
     servicekit_kafka.create_missing(broker.bootstrap)
     return prefix
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[whole_platform.Whole]:
+    """The whole platform of the end-to-end tests."""
+    with whole_platform.started(tmp_path_factory.mktemp("platform")) as running:
+        yield running
 
 
 @pytest.fixture
