@@ -64,7 +64,9 @@ class ImportWorker(host.Worker):
     def read_files(self) -> None:
         """Read what was uploaded, a file at a time; what a killed worker was reading is read again from its start."""
         for agency in clock.agencies(self.engine):
-            while not host.draining():
+            while not host.draining() and store.work_waits(
+                self.engine, agency, due=store.READ_DUE, acting=store.READING
+            ):
                 with db.begin(self.engine, agency=agency) as tx:
                     job = usecases.claim_reading(tx, agency, clock=clock.read(tx, agency))
                 if job is None:
@@ -152,6 +154,8 @@ class ImportWorker(host.Worker):
     def roll_back(self) -> None:
         """Take batches back: one call to case or agreement a step, each step committed before the next."""
         for agency in clock.agencies(self.engine):
+            if not store.work_waits(self.engine, agency, due=store.ROLLBACK_DUE, acting=store.ROLLING_BACK):
+                continue
             with db.begin(self.engine, agency=agency) as tx:
                 job = usecases.claim_rollback(tx, agency, clock=clock.read(tx, agency))
             if job is not None:
