@@ -103,11 +103,15 @@ _INSERT = tables.sql(
 )
 _BY_IDENTITY = tables.sql(
     f"""
-    SELECT {_COLUMNS} FROM payments JOIN unnest(CAST(:creditor_references AS text[]), CAST(:accounts AS text[]),
+    SELECT payments.* FROM unnest(CAST(:creditor_references AS text[]), CAST(:accounts AS text[]),
         CAST(:means AS text[]), CAST(:bank_references AS text[]))
         AS wanted (creditor_reference, account, means, bank_reference)
-        USING (creditor_reference, account, means, bank_reference)
-    WHERE payments.agency = :agency
+    CROSS JOIN LATERAL (
+        SELECT {_COLUMNS} FROM payments
+        WHERE payments.agency = :agency AND payments.creditor_reference = wanted.creditor_reference
+            AND payments.account = wanted.account AND payments.means = wanted.means
+            AND payments.bank_reference = wanted.bank_reference OFFSET 0
+    ) AS payments
     """  # noqa: S608 -- column names of this module
 )
 _SOURCES = tables.sql(
@@ -121,54 +125,72 @@ _SOURCES = tables.sql(
     ON CONFLICT DO NOTHING
     """
 )
+# Every look-up is a LATERAL one behind OFFSET 0: an index probe for each row, whatever the statistics say of tables
+# that were filled a moment ago.
+_ACCOUNT_OF = """
+    CROSS JOIN LATERAL (
+        SELECT case_accounts.currency, case_accounts.contract_reference, case_accounts.creditor_id FROM case_accounts
+        WHERE case_accounts.agency = :agency AND case_accounts.case_id = hit.case_id OFFSET 0
+    ) AS account
+"""
+_CREDITOR_OF = """
+    CROSS JOIN LATERAL (
+        SELECT creditors.creditor_reference FROM creditors
+        WHERE creditors.agency = :agency AND creditors.creditor_id = account.creditor_id OFFSET 0
+    ) AS creditor
+"""
+_INSTRUMENT = """
+    SELECT instruments.id AS instrument_id, agreements.case_id
+    FROM instruments
+        JOIN instalments ON instalments.agency = instruments.agency AND instalments.id = instruments.instalment_id
+        JOIN agreements ON agreements.agency = instalments.agency AND agreements.id = instalments.agreement_id
+    WHERE instruments.agency = :agency
+"""
 _MATCH = tables.sql(
-    """
+    f"""
     WITH wanted AS MATERIALIZED (
         SELECT * FROM unnest(CAST(:creditor_references AS text[]), CAST(:currencies AS text[]),
             CAST(:txids AS text[]), CAST(:our_numbers AS text[]), CAST(:title_references AS text[]),
             CAST(:contract_references AS text[])) WITH ORDINALITY
             AS row (creditor_reference, currency, txid, our_number, title_reference, contract_reference, place)
-    ), instrument AS (
-        SELECT wanted.place, 1 AS rank, instruments.id, instruments.instalment_id
-        FROM wanted JOIN instruments ON instruments.agency = :agency AND instruments.txid = wanted.txid
-        WHERE wanted.txid <> ''
+    ), instrument AS MATERIALIZED (
+        SELECT wanted.*, 1 AS rank, found.case_id, found.instrument_id FROM wanted CROSS JOIN LATERAL (
+            {_INSTRUMENT} AND instruments.txid = wanted.txid AND instruments.txid <> '' OFFSET 0) AS found
         UNION ALL
-        SELECT wanted.place, 2, instruments.id, instruments.instalment_id
-        FROM wanted JOIN instruments ON instruments.agency = :agency AND instruments.our_number = wanted.our_number
-        WHERE wanted.our_number <> ''
+        SELECT wanted.*, 2, found.case_id, found.instrument_id FROM wanted CROSS JOIN LATERAL (
+            {_INSTRUMENT} AND instruments.our_number = wanted.our_number AND instruments.our_number <> '' OFFSET 0
+        ) AS found
     ), found AS (
-        SELECT wanted.place, instrument.rank, agreements.case_id, CAST(NULL AS uuid) AS title_id,
-            instrument.id AS instrument_id
-        FROM instrument JOIN wanted USING (place)
-            JOIN instalments ON instalments.agency = :agency AND instalments.id = instrument.instalment_id
-            JOIN agreements ON agreements.agency = :agency AND agreements.id = instalments.agreement_id
-            JOIN case_accounts ON case_accounts.agency = :agency AND case_accounts.case_id = agreements.case_id
-            JOIN creditors ON creditors.agency = :agency AND creditors.creditor_id = case_accounts.creditor_id
-        WHERE agreements.currency = wanted.currency AND creditors.creditor_reference = wanted.creditor_reference
+        SELECT hit.place, hit.rank, hit.case_id, CAST(NULL AS uuid) AS title_id, hit.instrument_id
+        FROM instrument AS hit {_ACCOUNT_OF} {_CREDITOR_OF}
+        WHERE account.currency = hit.currency AND creditor.creditor_reference = hit.creditor_reference
         UNION ALL
-        SELECT wanted.place, 3, titles.case_id, titles.id, NULL
-        FROM wanted JOIN titles ON titles.agency = :agency AND titles.reference = wanted.title_reference
-            JOIN case_accounts ON case_accounts.agency = :agency AND case_accounts.case_id = titles.case_id
-            JOIN creditors ON creditors.agency = :agency AND creditors.creditor_id = case_accounts.creditor_id
-        WHERE wanted.title_reference <> '' AND titles.state <> 'WITHDRAWN'
-            AND case_accounts.currency = wanted.currency
-            AND creditors.creditor_reference = wanted.creditor_reference
-            AND (wanted.contract_reference = '' OR case_accounts.contract_reference = wanted.contract_reference)
+        SELECT wanted.place, 3, hit.case_id, hit.id, NULL
+        FROM wanted CROSS JOIN LATERAL (
+            SELECT titles.case_id, titles.id FROM titles
+            WHERE titles.agency = :agency AND titles.reference = wanted.title_reference
+                AND titles.state <> 'WITHDRAWN' OFFSET 0
+        ) AS hit {_ACCOUNT_OF} {_CREDITOR_OF}
+        WHERE wanted.title_reference <> '' AND account.currency = wanted.currency
+            AND creditor.creditor_reference = wanted.creditor_reference
+            AND (wanted.contract_reference = '' OR account.contract_reference = wanted.contract_reference)
         UNION ALL
-        SELECT wanted.place, 4, case_accounts.case_id, NULL, NULL
-        FROM wanted JOIN case_accounts ON case_accounts.agency = :agency
-                AND case_accounts.contract_reference = wanted.contract_reference
-            JOIN creditors ON creditors.agency = :agency AND creditors.creditor_id = case_accounts.creditor_id
+        SELECT wanted.place, 4, account.case_id, NULL, NULL
+        FROM wanted CROSS JOIN LATERAL (
+            SELECT case_accounts.case_id, case_accounts.currency, case_accounts.creditor_id FROM case_accounts
+            WHERE case_accounts.agency = :agency
+                AND case_accounts.contract_reference = wanted.contract_reference OFFSET 0
+        ) AS account {_CREDITOR_OF}
         WHERE wanted.contract_reference <> '' AND wanted.title_reference = ''
-            AND case_accounts.currency = wanted.currency
-            AND creditors.creditor_reference = wanted.creditor_reference
+            AND account.currency = wanted.currency
+            AND creditor.creditor_reference = wanted.creditor_reference
     ), best AS (
         SELECT found.*, min(rank) OVER (PARTITION BY place) AS least FROM found
     )
     SELECT place, (array_agg(case_id))[1] AS case_id, (array_agg(title_id))[1] AS title_id,
         (array_agg(instrument_id))[1] AS instrument_id
     FROM best WHERE rank = least GROUP BY place HAVING count(*) = 1 ORDER BY place
-    """
+    """  # noqa: S608 -- text of this module
 )
 _LOCK_UNIDENTIFIED = tables.sql(
     f"""

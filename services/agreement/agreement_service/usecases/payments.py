@@ -323,7 +323,7 @@ def _apply(
     opened = books.open_books(
         tx,
         agency,
-        case_ids={match.case_id for key, match in matches.items() if key in {one.id for one in payments}},
+        case_ids={matches[one.id].case_id for one in payments},
         moment=moment,
         bank=bank,
         new=payments,

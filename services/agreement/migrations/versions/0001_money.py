@@ -241,7 +241,6 @@ TABLES = {
         payment_id uuid,
         agreement_id uuid,
         PRIMARY KEY (agency, id),
-        FOREIGN KEY (agency, case_id) REFERENCES case_accounts (agency, case_id),
         FOREIGN KEY (agency, case_id, title_id) REFERENCES titles (agency, case_id, id),
         FOREIGN KEY (agency, instalment_id) REFERENCES instalments (agency, id),
         FOREIGN KEY (agency, payment_id) REFERENCES payments (agency, id),
