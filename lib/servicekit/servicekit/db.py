@@ -7,6 +7,7 @@ after every lock.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import uuid
@@ -24,7 +25,7 @@ from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from servicekit import outbox, telemetry
 
 POOL_SIZE = 4
-"""Connections a process; the sum over all processes stays under 80 of PostgreSQL's 100 (platform.md)."""
+"""Connections a process for transactions; beside them one for each thread that reads at the same time."""
 
 Engine = sa.Engine
 """For signatures outside store.py, where SQLAlchemy is not imported."""
@@ -90,7 +91,7 @@ def queue(
 
 def create_engine(url: str, *, application_name: str, pool_size: int = POOL_SIZE) -> sa.Engine:
     """An engine over psycopg 3 with a fixed pool. ``url`` is ``postgresql://..``; times come back in UTC."""
-    return sa.create_engine(
+    engine = sa.create_engine(
         sa.make_url(url).set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
@@ -103,6 +104,8 @@ def create_engine(url: str, *, application_name: str, pool_size: int = POOL_SIZE
         },
         use_native_hstore=False,
     )
+    sa.event.listen(engine, "engine_disposed", _close_readers)
+    return engine
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -320,27 +323,26 @@ class _Compiled:
         values = self._params(params)
         for name, convert in self._convert.items():
             values[name] = convert(values[name])
-        pooled = engine.raw_connection()
+        driver = _reader(engine)
         try:
-            driver: Any = pooled.driver_connection
-            driver.autocommit = True
-            try:
-                with driver.pipeline():
-                    queue(driver, _SCOPE, ("" if agency is None else str(agency),))
-                    cursor = queue(driver, self._text, values)
-            finally:
-                if not driver.closed:
-                    driver.autocommit = False
+            with driver.pipeline():
+                queue(driver, _SCOPE, ("" if agency is None else str(agency),))
+                cursor = queue(driver, self._text, values)
             rows = cursor.fetchall()
-            metadata = self._metadata or SimpleResultMetaData(
-                [column.name for column in cursor.description or ()]
-            )
+            metadata = self._metadata
+            if metadata is None:
+                metadata = self._metadata = SimpleResultMetaData(
+                    [column.name for column in cursor.description or ()]
+                )
         except psycopg.Error as error:
-            if is_unavailable(error) and (pooled.driver_connection is None or driver.closed):
-                pooled.invalidate(error)
+            if driver.closed:
+                _close_readers(engine)  # those that wait broke with it
             raise sqlalchemy.exc.DBAPIError.instance(self._text, None, error, psycopg.Error) from error
         finally:
-            pooled.close()
+            if driver.pgconn.transaction_status == _IDLE:
+                _readers[engine].append(driver)
+            else:
+                driver.close()
         if self._processors is not None:
             rows = [
                 tuple(
@@ -351,6 +353,36 @@ class _Compiled:
             ]
         result: list[sa.Row[Any]] = list(IteratorResult(metadata, iter(rows)).all())  # type: ignore[arg-type]
         return result
+
+
+_IDLE = psycopg.pq.TransactionStatus.IDLE
+_readers: weakref.WeakKeyDictionary[sa.Engine, collections.deque[psycopg.Connection[Any]]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Connections in autocommit that wait for the next read. Taking one from SQLAlchemy's pool, switching it to
+autocommit and back, and resetting it cost as much as the read itself. There are as many as threads that ever
+read at the same time.
+"""
+
+
+def _reader(engine: sa.Engine) -> psycopg.Connection[Any]:
+    """A connection in autocommit, of nobody else: one that waits, or a new one, made as the engine's are."""
+    waiting = _readers.setdefault(engine, collections.deque())
+    try:
+        return waiting.pop()
+    except IndexError:
+        pooled = engine.raw_connection()
+    driver = pooled.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    pooled.detach()
+    driver.autocommit = True
+    return driver
+
+
+def _close_readers(engine: sa.Engine) -> None:
+    waiting = _readers.get(engine, ())
+    while waiting:
+        waiting.pop().close()
 
 
 _seen: dict[int, tuple[weakref.ref[Any], _Compiled | bool | None]] = {}
