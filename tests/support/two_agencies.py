@@ -75,7 +75,6 @@ def worked(running: whole.Whole, key: str, folder: Path) -> Agency:
     day = journey.Journey(gateway=gateway, plan=plan, work_dir=folder / key, say=print, patience=120)
     day.run()
 
-    batch = next(iter(gateway.pages("batches", "batches")))["name"]
     message = next(iter(gateway.pages("messages", "messages", state="STATE_SENT")))["name"]
     call = next(iter(gateway.pages("calls", "calls", state="STATE_DISPOSITIONED")))
     cases = list(gateway.pages("cases", "cases"))
@@ -138,7 +137,7 @@ def worked(running: whole.Whole, key: str, folder: Path) -> Agency:
         gateway=gateway,
         portfolio=path,
         rows=rows,
-        batch=batch,
+        batch=day.batches[0],
         case=gateway.get(case["name"]),
         spare=spare["name"],
         creditor=case["creditor"],
