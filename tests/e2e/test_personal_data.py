@@ -15,7 +15,7 @@ import pytest
 
 from recupera_local import ports
 from servicekit import topics
-from support import calls, whole
+from support import calls, portfolio, whole
 
 from .conftest import Two
 
@@ -73,7 +73,7 @@ def personal(two: Two, whole: whole.Whole, gateway: calls.Client) -> set[bytes]:
     wrong = calls.rpc("CaseService/RecordContact")
     body = {"contact": {"channel": "CHANNEL_CALL", "person": name, "internalNote": f"{name} {document}"}}
     assert gateway.json(wrong, f"/v1/{two.ours.spare}/contacts", two.ours.token(), body=body).code
-    return forms(two.ours.rows)
+    return forms([*two.ours.rows, portfolio.PORTFOLIO])
 
 
 def leaks(where: str, content: bytes, personal: set[bytes]) -> list[str]:
