@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from recupera_local import paths
@@ -41,20 +43,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     scene = scenes.Scene(quick=chosen.quick, full=chosen.full)
+    file = paths.local() / ("bench-quick.json" if chosen.quick else "bench.json")
     found: list[figures.Figure] = []
     failed = False
     for name in chosen.only or list(known):
         text, section = known[name]
         print(f"{name}: {text}", flush=True)
         started = time.monotonic()
+        busy = os.getloadavg()[0]
         try:
-            found += section(scene)
-        except local.PlatformFailed as error:
+            measured = section(scene)
+        except Exception as error:  # the other sections can still be measured
             failed = True
             print(f"  {name} could not be measured: {error}", file=sys.stderr)
-        print(f"  {time.monotonic() - started:.0f} s", flush=True)
-    file = paths.local() / ("bench-quick.json" if chosen.quick else "bench.json")
-    figures.store(file, found)
+            if not isinstance(error, local.PlatformFailed):
+                traceback.print_exc()
+            continue
+        found += measured
+        figures.store(file, found)
+        print(
+            f"  {time.monotonic() - started:.0f} s; load average {busy:.1f} before, {os.getloadavg()[0]:.1f} after,"
+            f" {os.cpu_count()} cores",
+            flush=True,
+        )
     print(f"\n{figures.table(found)}\n\nwritten to {file}")
     return 1 if failed or any(figure.holds is False for figure in found) else 0
 

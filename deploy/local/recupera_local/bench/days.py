@@ -70,5 +70,5 @@ def _run_day(scene: scenes.Scene, platform: local.Platform, gateway: gateway_cli
     scene.say(
         f"the platform: {seconds:.1f} s, {answer['casesSeen']} cases, steps {answer.get('stepsByChannel')}"
     )
-    scene.say(memory.spent_since(platform, before))
+    scene.say(memory.spent_told(memory.spent_since(platform, before)))
     return seconds

@@ -13,10 +13,10 @@ THREADS = 4
 SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse(status=SERVING)
 
 
-class Echo(grpc.GenericRpcHandler):  # type: ignore[misc]
+class Echo(grpc.GenericRpcHandler):
     """GetCampaign answers what it got (both messages have the name as field 1); health answers SERVING."""
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         """The handler of a path."""
         return {
             "/recupera.dialer.v1.DialerService/GetCampaign": _ECHO,
@@ -24,8 +24,16 @@ class Echo(grpc.GenericRpcHandler):  # type: ignore[misc]
         }.get(details.method)
 
 
-_ECHO = grpc.unary_unary_rpc_method_handler(lambda request, _: request)
-_HEALTHY = grpc.unary_unary_rpc_method_handler(lambda _request, _: SERVING)
+def _answer_itself(request: bytes, _context: grpc.ServicerContext) -> bytes:
+    return request
+
+
+def _answer_serving(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+    return SERVING
+
+
+_ECHO: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_answer_itself)
+_HEALTHY: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_answer_serving)
 
 
 def main() -> None:

@@ -90,9 +90,13 @@ def processor_seconds(platform: local.Platform) -> Mapping[str, float]:
     return found
 
 
-def spent_since(platform: local.Platform, before: Mapping[str, float]) -> str:
-    """Processor seconds of each process since `before`, as text."""
-    spent = {name: seconds - before.get(name, 0.0) for name, seconds in processor_seconds(platform).items()}
+def spent_since(platform: local.Platform, before: Mapping[str, float]) -> Mapping[str, float]:
+    """Processor seconds of each process since `before`."""
+    return {name: seconds - before.get(name, 0.0) for name, seconds in processor_seconds(platform).items()}
+
+
+def spent_told(spent: Mapping[str, float]) -> str:
+    """Processor seconds as text, the busiest first."""
     busiest = sorted(spent.items(), key=lambda item: -item[1])[:6]
     return f"processor seconds {sum(spent.values()):.1f}: " + ", ".join(
         f"{name} {seconds:.1f}" for name, seconds in busiest
