@@ -369,6 +369,7 @@ class _Loop(SharedExtension):  # type: ignore[misc]
 
     def _consumer(self) -> kafka.Consumer:
         options = self._context.options
+        kafka.require_topics(self._context.bootstrap, list(self._handlers))
         return kafka.Consumer(
             self._context.bootstrap,
             group=self._context.group,
@@ -592,7 +593,9 @@ _ending = threading.Event()
 
 
 def draining() -> bool:
-    """True once this process was asked to stop: a long timer ends at the next point from which it can go on."""
+    """True once this process was asked to stop: a long timer ends at the next point from which it can go
+    on.
+    """
     return _ending.is_set()
 
 

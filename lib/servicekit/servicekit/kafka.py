@@ -134,7 +134,9 @@ class Producer:
         )
 
     def settle(self, futures: Sequence[Any], timeout: float = 30.0) -> None:
-        """Send what is queued and wait until each of these is acknowledged or refused, or the time is over."""
+        """Send what is queued and wait until each of these is acknowledged or refused, or the time is
+        over.
+        """
         until = time.monotonic() + timeout
         with contextlib.suppress(
             driver_errors.UnknownError
@@ -157,18 +159,19 @@ class _Noted(ConsumerRebalanceListener):  # type: ignore[misc]
     """Runs on the consumer's I/O thread: notes, and calls nothing."""
 
     def __init__(self) -> None:
-        self.changed: collections.deque[TopicPartition] = collections.deque()
+        self.changed: collections.deque[tuple[TopicPartition, bool]] = collections.deque()
+        """Partitions, and whether they came (True) or went."""
         self.joined = False
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        self.changed.extend(revoked)
+        self.changed.extend((partition, False) for partition in revoked)
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self.changed.extend(assigned)
+        self.changed.extend((partition, True) for partition in assigned)
         self.joined = True
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        self.changed.extend(lost)
+        self.changed.extend((partition, False) for partition in lost)
 
 
 class Consumer:
@@ -190,6 +193,7 @@ class Consumer:
     ) -> None:
         require_crc32c()
         self._noted = _Noted()
+        self._assigned: set[Partition] = set()
         self._positioned: set[Partition] = set()
         self._consumer = KafkaConsumer(
             bootstrap_servers=bootstrap_servers(bootstrap),
@@ -208,11 +212,6 @@ class Consumer:
             reconnect_backoff_max_ms=1_000,
             metrics_enabled=False,
         )
-        for name in subscribe:
-            found = len(self._consumer.partitions_for_topic(topics.on_wire(name)) or ())
-            if found != topics.catalog()[name].partitions:
-                self._consumer.close(autocommit=False)
-                raise TopicMissing(f"{name} has {found} partitions")
         self._consumer.subscribe(topics=[topics.on_wire(name) for name in subscribe], listener=self._noted)
 
     def poll(self, timeout_ms: int) -> dict[Partition, list[Record]]:
@@ -224,10 +223,10 @@ class Consumer:
         except driver_errors.OffsetOutOfRangeError as error:
             polled = {}
             lost = {_ours(tp): offset for tp, offset in error.args[0].items()}
-            self._forget()
+            self._note()
             if positioned := {p: offset for p, offset in lost.items() if p in self._positioned}:
                 raise RangeLost(positioned) from None
-        self._forget()
+        self._note()
         return {
             _ours(tp): [
                 Record(record.offset, record.key or b"", record.value or b"", record.headers or ())
@@ -237,17 +236,20 @@ class Consumer:
             if _ours(tp) in self._positioned
         }
 
-    def _forget(self) -> None:
+    def _note(self) -> None:
         while self._noted.changed:
-            self._positioned.discard(_ours(self._noted.changed.popleft()))
+            changed, came = self._noted.changed.popleft()
+            partition = _ours(changed)
+            self._positioned.discard(partition)
+            (self._assigned.add if came else self._assigned.discard)(partition)
 
     def unpositioned(self) -> list[Partition]:
         """Assigned partitions that wait for ``seek``."""
-        return sorted({_ours(tp) for tp in self._consumer.assignment()} - self._positioned)
+        return sorted(self._assigned - self._positioned)
 
     def is_ready(self) -> bool:
         """True once the group gave this member its partitions (or none) and each is positioned."""
-        return self._noted.joined and not self.unpositioned()
+        return self._noted.joined and not self._noted.changed and not self.unpositioned()
 
     def is_positioned(self, partition: Partition) -> bool:
         """True while the partition is ours and was not given away since ``seek``, as far as ``poll`` has
@@ -347,6 +349,20 @@ def create_missing(
         return sorted(name.removeprefix(before) for name in missing)
     finally:
         admin.close()
+
+
+def require_topics(bootstrap: str, names: Collection[str]) -> None:
+    """Raise ``TopicMissing`` unless Kafka has these topics with their partitions. A consumer that subscribes
+    to a topic before it is made does not find it later."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers(bootstrap))
+    try:
+        found = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
+    finally:
+        admin.close()
+    for name in names:
+        partitions = found.get(topics.on_wire(name), 0)
+        if partitions != topics.catalog()[name].partitions:
+            raise TopicMissing(f"{name} has {partitions} partitions")
 
 
 def beginnings(bootstrap: str, partitions: Collection[Partition]) -> dict[Partition, int]:

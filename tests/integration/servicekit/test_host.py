@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import secrets
 import signal
 import time
 import uuid
@@ -359,14 +360,10 @@ def test_a_lost_range_stops_the_worker_with_an_alarm(
 
 
 def _partition_of(case: uuid.UUID) -> int:
-    from servicekit import topics
-
     return topics.partition_of(case, 24)
 
 
 def _delete_before(bootstrap: str, partition: int, offset: int) -> None:
-    from servicekit import topics
-
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     admin.delete_records({TopicPartition(topics.on_wire(TOPIC), partition): offset})
     admin.close()
@@ -383,6 +380,20 @@ def test_what_kafka_kept_from_before_the_first_start_is_read(
     worker(receiver, broker.bootstrap)
     waiting.until(lambda: count(receiver) == 5, timeout=40)
     assert ledger.numbers(receiver.owner) == {case: list(range(5))}
+
+
+def test_a_topic_made_after_the_worker_started_is_found(
+    store: Callable[[str], Any], broker: Any, worker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(topics.PREFIX_VARIABLE, f"test-{secrets.token_hex(4)}.")
+    sender, receiver = store("case"), store("agreement")
+    process = worker(receiver, broker.bootstrap)
+    waiting.until(lambda: logged(process, "working"), timeout=60)
+    kafka.create_missing(broker.bootstrap)
+    agency, case = ids.new(), ids.new()
+    with relayed(sender, broker.bootstrap):
+        publish(sender, agency, [(case, 1)])
+        waiting.until(lambda: count(receiver) == 1, timeout=60)
 
 
 def test_parked_and_dead_letters_over_kafka(
