@@ -155,7 +155,7 @@ class Harness:
                 raise AssertionError(f"{service} parked {parked} facts")
             if outbox:
                 found.append(f"{service}: {outbox} facts in the outbox")
-            for topic in topics.catalog().topics:
+            for topic in topics.catalog().by_name.values():
                 if service not in topic.consumers:
                     continue
                 for partition in range(topic.partitions):
@@ -208,7 +208,7 @@ def send_again(bootstrap: str, *, most: int) -> None:
     try:
         wanted = [
             kafka.TopicPartition(topics.on_wire(topic.name), partition)
-            for topic in topics.catalog().topics
+            for topic in topics.catalog().by_name.values()
             if topic.consumers
             for partition in range(topic.partitions)
         ]
@@ -242,7 +242,7 @@ def _end_offsets(bootstrap: str) -> dict[tuple[str, int], int]:
     try:
         wanted = {
             kafka.TopicPartition(topics.on_wire(topic.name), partition): (topic.name, partition)
-            for topic in topics.catalog().topics
+            for topic in topics.catalog().by_name.values()
             if topic.consumers
             for partition in range(topic.partitions)
         }

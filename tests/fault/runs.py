@@ -55,11 +55,14 @@ class _Run:
 
 def compare(*, work_dir: Path, titles: int, faults: int, seed: int, say: Callable[[str], None]) -> Outcome:
     """Run the journey twice on platforms of their own. Raises when a run does not come to rest."""
-    files = examples.write(work_dir / "files", titles=titles, seed=seed, first_day=FIRST_DAY)
+    folder = work_dir / "files"
+    folder.mkdir(parents=True)
+    portfolio, *payments = examples.make(folder, debtors=max(10, titles * 10 // 23), seed=seed)
+    days = journey.weekdays_from(FIRST_DAY, 5)
     plan = journey.Plan(
-        portfolio=files.portfolio,
-        payments=files.payments,
-        days=journey.weekdays_from(FIRST_DAY, 4),
+        portfolio=portfolio,
+        payments={day: [path for path in payments if path.stem.endswith(day.isoformat())] for day in days},
+        days=days,
         agents=3,
     )
     say(f"undisturbed, {titles} titles")

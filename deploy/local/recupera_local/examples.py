@@ -315,17 +315,18 @@ def payments(generator: Generator) -> dict[date, list[dict[str, str]]]:
     rng = generator.rng
     known = [(row, minor) for row, minor in generator.good() if _due(row) <= FIRST_DAY]
     rng.shuffle(known)
+    whole = min(90, len(known) // len(PAYMENT_DAYS) - 6)
     made: dict[date, list[dict[str, str]]] = {}
     at = 0
     for day_number, day in enumerate(PAYMENT_DAYS):
         rows = []
-        for number in range(1, 91):
+        for number in range(1, whole + 1):
             row, minor = known[at]
             at += 1
             draw = rng.random()
             part = 100 if draw < 0.62 else rng.randint(20, 80) if draw < 0.86 else rng.randint(103, 130)
             rows.append(_payment(rng, day, number, row, minor * part // 100))
-        for number in range(91, 97):  # nobody knows what they are for
+        for number in range(whole + 1, whole + 7):  # nobody knows what they are for
             row, minor = known[at]
             at += 1
             stray = _payment(rng, day, number, row, minor)

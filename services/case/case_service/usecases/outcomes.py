@@ -15,8 +15,8 @@ from case_service.usecases import cases as commands
 from case_service.usecases import facts, moments
 from servicekit import db, errors
 
-LEFT = frozenset({"SENT", "DELIVERED"})
-"""States of a message that has left."""
+LEFT = frozenset({"SENT", "DELIVERED", "UNKNOWN"})
+"""Messages that left, or may have: one whose sender crashed in the act is counted as the person would count it."""
 UNDER_WAY = frozenset({"REQUESTED", "SCHEDULED", "ACTING"})
 """States of a message whose reservation stays open."""
 
