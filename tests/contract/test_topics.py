@@ -3,6 +3,7 @@
 import importlib
 
 import pytest
+
 from servicekit import delivery, host, topics
 
 SERVICES = ("case", "agreement", "dialer", "notify", "import")
