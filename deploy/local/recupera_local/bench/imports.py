@@ -130,7 +130,13 @@ def growth(scene: scenes.Scene) -> list[figures.Figure]:
             "",
             figures.exponent([(one.titles, one.total) for one in done]),
             at_most=EXPONENT,
-        )
+        ),
+        figures.limit(
+            f"growth: exponent of processor time, {sizes[0]:,} to {sizes[-1]:,} titles",
+            "",
+            figures.exponent([(one.titles, one.processor) for one in done]),
+            at_most=EXPONENT,
+        ),
     ]
     for one in done:
         name, size = max(one.peaks.items(), key=lambda item: item[1])

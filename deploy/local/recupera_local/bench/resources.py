@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,13 +39,28 @@ def run(scene: scenes.Scene) -> list[figures.Figure]:
                 scene.say(f"make run is up after {seconds:.1f} s")
                 if len(started) == 2:
                     time.sleep(SETTLE)
+                    before = _processor(make)
+                    time.sleep(SETTLE)
+                    after = _processor(make)
                     held = _pss(make)
         total = sum(held.values())
+        spent = {name: (after[name] - before.get(name, 0.0)) / SETTLE * 100 for name in after}
+        scene.say(
+            "idle, percent of a core: "
+            + ", ".join(f"{name} {share:.1f}" for name, share in _most_first(spent).items())
+        )
         scene.say(f"idle MB: {', '.join(f'{name} {size / 1e6:.0f}' for name, size in held.items())}")
     return [
         figures.limit("start: make run, first in a new folder", "s", started[0], at_most=START_SECONDS),
         figures.limit("start: make run, again", "s", started[1], at_most=START_SECONDS),
         figures.limit("idle: whole platform (PSS)", "MB", total / 1e6, at_most=IDLE_MB),
+        figures.Figure(
+            name="idle: processors in use",
+            unit="cores",
+            ours=sum(spent.values()) / 100,
+            baseline=1.0,
+            goal=None,
+        ),
     ]
 
 
@@ -70,17 +85,29 @@ def _make_run(log: Path, environ: Mapping[str, str]) -> Iterator[tuple[psutil.Pr
         child.wait(timeout=60)
 
 
-def _pss(top: psutil.Process) -> Mapping[str, int]:
+def _pss(top: psutil.Process) -> Mapping[str, float]:
     """Bytes of each process below `make`, the runner too, by what it is, most first."""
-    held: dict[str, int] = {}
+    return _most_first(_summed(top, lambda process: float(process.memory_full_info().pss)))
+
+
+def _processor(top: psutil.Process) -> Mapping[str, float]:
+    """Processor seconds of the same processes so far, those of their ended children with them."""
+    return _summed(top, lambda process: float(sum(process.cpu_times()[:4])))
+
+
+def _summed(top: psutil.Process, what: Callable[[psutil.Process], float]) -> Mapping[str, float]:
+    found: dict[str, float] = {}
     for process in top.children(recursive=True):
         try:
-            held[f"{_title(process.cmdline())}"] = held.get(_title(process.cmdline()), 0) + (
-                process.memory_full_info().pss
-            )
+            title = _title(process.cmdline())
+            found[title] = found.get(title, 0.0) + what(process)
         except psutil.NoSuchProcess:
             continue
-    return dict(sorted(held.items(), key=lambda item: -item[1]))
+    return found
+
+
+def _most_first(values: Mapping[str, float]) -> Mapping[str, float]:
+    return dict(sorted(values.items(), key=lambda item: -item[1]))
 
 
 def _title(command: list[str]) -> str:
