@@ -369,7 +369,6 @@ class _Loop(SharedExtension):  # type: ignore[misc]
 
     def _consumer(self) -> kafka.Consumer:
         options = self._context.options
-        kafka.require_topics(self._context.bootstrap, list(self._handlers))
         return kafka.Consumer(
             self._context.bootstrap,
             group=self._context.group,

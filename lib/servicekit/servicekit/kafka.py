@@ -191,6 +191,7 @@ class Consumer:
         session_timeout_ms: int = 10_000,
         max_poll_interval_ms: int = 300_000,
     ) -> None:
+        """Raises ``TopicMissing``."""
         require_crc32c()
         self._noted = _Noted()
         self._assigned: set[Partition] = set()
@@ -213,6 +214,15 @@ class Consumer:
             metrics_enabled=False,
         )
         self._consumer.subscribe(topics=[topics.on_wire(name) for name in subscribe], listener=self._noted)
+        # A member that leads its group before it knows the topics assigns nothing, and does not look again.
+        # `topics`
+        # waits until it knows them.
+        self._consumer.topics()
+        for name in subscribe:
+            found = len(self._consumer.partitions_for_topic(topics.on_wire(name)) or ())
+            if found != topics.catalog()[name].partitions:
+                self._consumer.close(autocommit=False)
+                raise TopicMissing(f"{name} has {found} partitions")
 
     def poll(self, timeout_ms: int) -> dict[Partition, list[Record]]:
         """Records by partition, in order. Raises ``RangeLost`` where a position is no longer in Kafka."""
@@ -349,20 +359,6 @@ def create_missing(
         return sorted(name.removeprefix(before) for name in missing)
     finally:
         admin.close()
-
-
-def require_topics(bootstrap: str, names: Collection[str]) -> None:
-    """Raise ``TopicMissing`` unless Kafka has these topics with their partitions. A consumer that subscribes
-    to a topic before it is made does not find it later."""
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers(bootstrap))
-    try:
-        found = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
-    finally:
-        admin.close()
-    for name in names:
-        partitions = found.get(topics.on_wire(name), 0)
-        if partitions != topics.catalog()[name].partitions:
-            raise TopicMissing(f"{name} has {partitions} partitions")
 
 
 def beginnings(bootstrap: str, partitions: Collection[Partition]) -> dict[Partition, int]:
