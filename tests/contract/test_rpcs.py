@@ -18,8 +18,6 @@ from recupera_local import agencies, tokens
 from servicekit import auth
 from support import calls, whole
 
-pytestmark = pytest.mark.xdist_group("whole")
-
 AGENCY = agencies.all_agencies()["demo"].id
 OTHER = agencies.all_agencies()["lisboa"].id
 CREDITOR = UUID("01890000-0000-7000-8000-0000000000c1")

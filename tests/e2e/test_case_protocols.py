@@ -17,8 +17,6 @@ from support import calls, whole
 
 from .conftest import Two
 
-pytestmark = pytest.mark.xdist_group("whole")
-
 Call = Callable[..., calls.Answer]
 """(name of an RPC of case, request as JSON with `name` or `parent` in it) -> what it was told."""
 

@@ -24,8 +24,6 @@ from recupera_local.demo import journey
 from servicekit import dates, ids, topics
 from support import portfolio, two_agencies, waiting, whole
 
-pytestmark = pytest.mark.xdist_group("whole")
-
 TOPIC = "recupera.agreement.v1"
 NOW = datetime.datetime(2026, 11, 23, 13, tzinfo=datetime.UTC)
 CONTRACTS = 30

@@ -19,8 +19,6 @@ from support import calls, portfolio, whole
 
 from .conftest import Two
 
-pytestmark = pytest.mark.xdist_group("whole")
-
 NAMES = ("debtor_name", "guarantor_name")
 DOCUMENTS = ("debtor_document", "guarantor_document")
 PHONES = ("phone_1", "phone_2", "guarantor_phone")
