@@ -64,6 +64,7 @@ def compare(*, work_dir: Path, titles: int, faults: int, seed: int, say: Callabl
         payments={day: [path for path in payments if path.stem.endswith(day.isoformat())] for day in days},
         days=days,
         agents=3,
+        by_instrument=False,
     )
     say(f"undisturbed, {titles} titles")
     quiet = _run(work_dir / "quiet", plan, faults=0, seed=seed, calls=0, say=say)

@@ -120,6 +120,7 @@ class CaseWorker(host.Worker):
                         case_id=uuid.UUID(bytes=paid.case_id),
                         payment_id=uuid.UUID(bytes=paid.payment_id),
                         state=agreement_pb2.Payment.State.Name(paid.state).removeprefix("STATE_"),
+                        amount_minor=paid.amount_minor,
                         allocated_minor=paid.allocated_minor,
                         currency=paid.currency,
                         value_date=dates.from_proto(paid.value_date, "value_date")

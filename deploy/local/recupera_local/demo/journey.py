@@ -56,6 +56,8 @@ class Plan:
     payments: Mapping[date, Sequence[Path]]
     days: Sequence[date]
     agents: int = 8
+    by_instrument: bool = True
+    """Debtors pay by Pix or boleto; False: they name the contract, so that the files of two runs are the same."""
     simulation_seed: int = 20261123
 
 
@@ -381,7 +383,9 @@ class Journey:
                     "amount": gc.decimal_text(gc.minor_of(instalment["amount"])),
                     "currency": instalment["amount"]["currencyCode"],
                 }
-                if slip is not None and key % 7 == 0:
+                if not self.plan.by_instrument:
+                    row |= {"contract_reference": case["contractReference"]}
+                elif slip is not None and key % 7 == 0:
                     row |= {"means": "BOLETO", "our_number": slip["ourNumber"]}
                 elif pix is not None:
                     row |= {"means": "PIX", "txid": pix["txid"]}

@@ -289,12 +289,17 @@ def payment_changed(
     case_id: uuid.UUID,
     payment_id: uuid.UUID,
     state: str,
+    amount_minor: int,
     allocated_minor: int,
     currency: str,
     value_date: datetime.date | None,
     version: int,
 ) -> None:
-    """Take over what a payment brought the case; promises that it fulfils are kept. Raises CaseUnknown."""
+    """Take over what a payment brought the case; promises that it fulfils are kept.
+
+    The timeline names the payment's whole amount: the part for this case may change while earlier ones arrive.
+    Raises CaseUnknown.
+    """
     row = _lock(tx, moment, case_id)
     if not outcomes.change_payment(
         tx,
@@ -309,7 +314,7 @@ def payment_changed(
         return
     entries = [
         _entry(
-            moment, case_id, "PAYMENT", state, "agreement", payment_id, amount_minor=str(allocated_minor),
+            moment, case_id, "PAYMENT", state, "agreement", payment_id, amount_minor=str(amount_minor),
             currency=currency
         )
     ]  # fmt: skip
