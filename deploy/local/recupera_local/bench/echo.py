@@ -4,6 +4,8 @@ It stands where the dialer would stand (GetCampaign), so that the gateway does f
 token, scope, rate, JSON. `python -m recupera_local.bench.echo PORT`.
 """
 
+from __future__ import annotations
+
 import sys
 from concurrent import futures
 
