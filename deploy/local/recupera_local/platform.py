@@ -139,6 +139,11 @@ class Platform:
             f"recupera_{service}", f"recupera_{service}_owner"
         )
 
+    @property
+    def administrator_url(self) -> str:
+        """The platform's own PostgreSQL, for its superuser."""
+        return self._postgres.url()
+
     def service_environ(self, service: str) -> Mapping[str, str]:
         """The variables of a service's processes, but for those that differ between `serve` and `worker`."""
         return {
