@@ -170,7 +170,7 @@ def main() -> None:
     settings = Settings(
         kafka=os.environ["RECUPERA_KAFKA"],
         ready_file=pathlib.Path(ready) if ready else None,
-        otlp_endpoint=os.environ.get("RECUPERA_OTLP_ENDPOINT"),
+        metrics_port=int(os.environ["LEDGER_METRICS_PORT"]) if "LEDGER_METRICS_PORT" in os.environ else None,
     )
     telemetry.setup("ledger", "worker", settings)
     logging.getLogger("recupera").setLevel(logging.DEBUG)

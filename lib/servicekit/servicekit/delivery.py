@@ -356,7 +356,7 @@ class _Run:
         self.batch.advance(len(self.items))
         if messages:
             self.streak.applied()
-        self._count(self.items, fresh, queued)
+        self._count(self.items, fresh, messages, queued)
 
     def _queue_behind(
         self, tx: db.Transaction, fresh: Sequence[_Fact], parked: set[uuid.UUID]
@@ -406,7 +406,7 @@ class _Run:
                     entry.parked.add(case)
                     parked += 1
         self.batch.advance(1)
-        self._count([item], fresh, parked)
+        self._count([item], fresh, [item.message] if applied else [], parked)
         if applied:
             self.streak.applied()
         elif parked:
@@ -472,14 +472,16 @@ class _Run:
                 exc_info=error,
             )
 
-    def _count(self, items: Sequence[_Fact], fresh: Sequence[_Fact], parked: int) -> None:
+    def _count(
+        self, items: Sequence[_Fact], fresh: Sequence[_Fact], handled: Sequence[Any], parked: int
+    ) -> None:
         topic = self.handler.topic
         known = sum(item.known for item in items)
         if known < len(items):
             _skipped.add(len(items) - known, {"topic": topic})
         if len(fresh) < known:
             _duplicates.add(known - len(fresh), {"topic": topic})
-        kinds = collections.Counter(facts.kind(item.message) or "" for item in fresh)
+        kinds = collections.Counter(facts.kind(message) or "" for message in handled)
         for kind, count in kinds.items():
             _handled.add(count, {"topic": topic, "kind": kind})
         if parked:

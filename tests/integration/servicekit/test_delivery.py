@@ -1,5 +1,6 @@
 """Exactly once, in order, parked, replayed: the delivery of facts on a real PostgreSQL, records given by hand."""
 
+import dataclasses
 import datetime
 import threading
 import uuid
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from recupera.agreement.v1 import agreement_facts_pb2
 from recupera.case.v1 import case_facts_pb2
-from servicekit import db, delivery, errors, facts, host, ids, inbox, kafka, parked, topics
+from servicekit import db, delivery, errors, facts, host, ids, inbox, kafka, parked, telemetry, topics
 from support import ledger, waiting
 
 TOPIC = "recupera.case.v1"
@@ -404,6 +406,34 @@ def test_when_the_connection_breaks_the_same_batch_goes_on(store: Callable[..., 
     ledger.turn(made.engine, "sleep once", None)
     delivery.deliver(made.engine, feed.worker, batch, delivery.Streak(9), lambda: False)
     assert ledger.numbers(made.owner) == {case: [1, 2]}
+
+
+class Tracing(host.Worker):
+    """A worker that notes in which trace it works."""
+
+    name = "agreement_worker"
+
+    @host.consume(TOPIC)
+    def case_facts(self, tx: db.Transaction, messages: Sequence[Any]) -> None:
+        """Note it, and publish on."""
+        self.wiring.setdefault("traces", []).append((len(messages), telemetry.trace_id()))
+        fact = agreement_facts_pb2.AgreementFact(subject=messages[0].subject)
+        fact.day_done.date.year = 2026
+        tx.publish(fact)
+
+
+def test_a_fact_carries_its_trace_on(store: Callable[..., Any]) -> None:
+    made = store()
+    feed = Feed(made, worker_class=Tracing)
+    agency, case = ids.new(), ids.new()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    feed.add(ledger.single(agency, case, 1), ledger.single(agency, case, 2))
+    parent = [("traceparent", f"00-{trace}-b7ad6b7169203331-01".encode())]
+    feed.records = [dataclasses.replace(record, headers=parent) for record in feed.records]
+    feed.deliver()
+    assert feed.worker.wiring["traces"] == [(2, trace)]
+    sent = sa.text("SELECT traceparent FROM outbox")
+    assert db.read(made.engine, agency=None, statement=sent)[0].traceparent.split("-")[1] == trace
 
 
 def test_the_inbox_is_kept_for_retention_and_a_week(store: Callable[..., Any]) -> None:

@@ -6,6 +6,7 @@ import random
 import secrets
 import signal
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,8 @@ from kafka import KafkaConsumer
 from kafka.admin import KafkaAdminClient
 from kafka.structs import TopicPartition
 
+from recupera.case.v1 import case_facts_pb2
+from recupera_local import ports
 from servicekit import db, host, ids, inbox, kafka, relay, topics
 from support import ledger, waiting
 
@@ -78,6 +81,18 @@ def logged(process: Any, message: str) -> list[dict[str, Any]]:
     """The worker's log lines that begin so."""
     lines = [json.loads(line) for line in process.log.splitlines() if line.startswith("{")]
     return [line for line in lines if line["message"].startswith(message)]
+
+
+def scraped(port: int) -> dict[str, float]:
+    """The sums of a worker's metrics over their attributes, by name."""
+    found: dict[str, float] = {}
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            name = name.partition("{")[0].removesuffix("_total")
+            found[name] = found.get(name, 0.0) + float(value)
+    return found
 
 
 def test_facts_travel_with_their_headers_and_in_order(
@@ -402,11 +417,14 @@ def test_parked_and_dead_letters_over_kafka(
     sender, receiver = store("case"), store("agreement")
     agency, good, bad = ids.new(), ids.new(), ids.new()
     ledger.turn(receiver.engine, f"refuse:{bad}", 1)
-    process = worker(receiver, broker.bootstrap)
+    [port] = ports.free_ports(1)
+    process = worker(receiver, broker.bootstrap, LEDGER_METRICS_PORT=str(port))
     process.wait_ready()
     with relayed(sender, broker.bootstrap):
         publish(sender, agency, [(good, 1), (bad, 1), (bad, 2), (good, 2)])
-        produce(broker.bootstrap, [(_partition_of(good), b"\xff rubbish")])
+        newer = case_facts_pb2.CaseFact(agency=agency.bytes, fact_id=ids.new().bytes).SerializeToString()
+        unknown = newer + b"\xaa\x06\x00"  # field 101: a kind of fact that this version does not know
+        produce(broker.bootstrap, [(_partition_of(good), b"\xff rubbish"), (_partition_of(good), unknown)])
         publish(sender, agency, [(good, 3)])
         waiting.until(lambda: ledger.numbers(receiver.owner).get(good) == [1, 2, 3])
         waiting.until(lambda: len(db.read(receiver.engine, agency=None, statement=PARKED)) == 2)
@@ -418,6 +436,16 @@ def test_parked_and_dead_letters_over_kafka(
     assert headers["origin_partition"] == str(_partition_of(good))
     assert headers["consumer"] == "recupera.agreement"
     assert ledger.numbers(receiver.owner) == {good: [1, 2, 3]}
+    waiting.until(lambda: _behind(broker.bootstrap, receiver) == 0, what="all records read")
+    counted = scraped(port)
+    assert (
+        counted["recupera_facts_handled"] == 5
+    )  # those of the parked case went through a handler's transaction
+    assert counted["recupera_facts_parked"] == 2
+    assert counted["recupera_facts_skipped"] == 1
+    assert counted["recupera_facts_dead_letters"] == 1
+    assert counted["recupera_relay_sent"] >= 1  # the dead letter, by the worker's own relay
+    assert counted["recupera_relay_lag_seconds_count"] >= 1
 
 
 def test_a_fact_is_at_its_handler_within_a_second(
