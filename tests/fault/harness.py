@@ -124,7 +124,7 @@ class Harness:
         elif what == REBALANCE:
             service = SERVICES[self.calls % len(SERVICES)]
             name = self.platform.start_second_worker(service)
-            time.sleep(1.0)  # it joins, partitions move; the kill below is the other half of the rebalance
+            self.platform.processes()[name].wait_ready()  # partitions moved; the kill moves them back
             self.platform.kill(name)
         else:
             self.kills[what] = self.kills.get(what, 0) + 1
