@@ -102,10 +102,6 @@ bench: setup ## Speed and memory beside hand-written baselines; .local/bench.jso
 examples: setup ## Make the files of examples/ again, from their seed
 	@$(BIN)/python -m recupera_local.examples
 
-.PHONY: examples
-examples: setup ## Make the files in examples/ again, the same bytes from the same seed
-	@$(BIN)/python -m recupera_local.examples --folder examples
-
 .PHONY: token
 token: setup ## Print a token for the demo agency
 	@$(BIN)/python -m recupera_local.tokens $(ARGS)
