@@ -274,6 +274,8 @@ def read(
 ) -> list[sa.Row[Any]]:
     """One query of one agency in one round trip (architecture §8): scope and statement travel together.
 
+    It only reads: after a restart of the database it is asked a second time on a new connection.
+
     Build the statement once, with ``bindparam``: one that comes again is compiled once and then goes past
     SQLAlchemy to the driver (a third of the cost). One built for the call is run by SQLAlchemy, with its cache.
     For a list of values use ``column == sa.any_(sa.bindparam(..))``.
@@ -323,6 +325,18 @@ class _Compiled:
         values = self._params(params)
         for name, convert in self._convert.items():
             values[name] = convert(values[name])
+        waited = bool(_readers.get(engine))
+        try:
+            return self._run(engine, agency, values)
+        except sqlalchemy.exc.DBAPIError as error:
+            if not (waited and error.connection_invalidated):
+                raise
+            # the database was started again since the last read: all that waited are closed, ask once more
+            return self._run(engine, agency, values)
+
+    def _run(
+        self, engine: sa.Engine, agency: uuid.UUID | None, values: Mapping[str, Any]
+    ) -> list[sa.Row[Any]]:
         driver = _reader(engine)
         try:
             with driver.pipeline():
@@ -337,7 +351,9 @@ class _Compiled:
         except psycopg.Error as error:
             if driver.closed:
                 _close_readers(engine)  # those that wait broke with it
-            raise sqlalchemy.exc.DBAPIError.instance(self._text, None, error, psycopg.Error) from error
+            raise sqlalchemy.exc.DBAPIError.instance(
+                self._text, None, error, psycopg.Error, connection_invalidated=driver.closed
+            ) from error
         finally:
             if driver.pgconn.transaction_status == _IDLE:
                 _readers[engine].append(driver)

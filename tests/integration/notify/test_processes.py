@@ -105,12 +105,12 @@ def ready(process: Process) -> None:
 def produce(bootstrap: str, *records: tuple[int, Any]) -> None:
     """Facts of the case service, by partition."""
     producer = kafka.Producer(bootstrap, client_id="test")
+    sent = []
     for partition, fact in records:
         fact.fact_id = ids.new().bytes
-        producer.send(
-            topic=CASE_TOPIC, partition=partition, key=b"", value=fact.SerializeToString(), headers=[]
-        )
-    producer.flush()
+        value = fact.SerializeToString()
+        sent.append(producer.send(topic=CASE_TOPIC, partition=partition, key=b"", value=value, headers=[]))
+    producer.settle(sent)
     producer.close()
 
 
@@ -200,8 +200,8 @@ def test_facts_of_another_version_and_rubbish_do_not_stop_it(
     unknown = notify.case_fact()
     produce(broker.bootstrap, (partition, unknown))
     producer = kafka.Producer(broker.bootstrap, client_id="test")
-    producer.send(topic=CASE_TOPIC, partition=partition, key=b"", value=b"\xff\xff", headers=[])
-    producer.flush()
+    rubbish = producer.send(topic=CASE_TOPIC, partition=partition, key=b"", value=b"\xff\xff", headers=[])
+    producer.settle([rubbish])
     producer.close()
     produce(broker.bootstrap, (partition, notify.steps_due([1])))
     waiting.until(lambda: len(mail_server.mails) == 1, timeout=60, what="the mail")
