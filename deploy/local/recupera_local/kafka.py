@@ -2,9 +2,9 @@
 
 import base64
 import os
+import secrets
 import shutil
 import subprocess
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -80,14 +80,15 @@ class Kafka:
         if (self._data / "meta.properties").exists():
             return
         shutil.rmtree(self._data, ignore_errors=True)
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # a random 128-bit id whose first bit is 0: one that begins with "-" would be read as an option
+        cluster = base64.urlsafe_b64encode(bytes([secrets.randbelow(128)]) + secrets.token_bytes(15))
         formatted = subprocess.run(
             [
                 *_java(),
                 "kafka.tools.StorageTool",
                 "format",
                 "-t",
-                cluster,
+                cluster.decode().rstrip("="),
                 "-c",
                 str(self._properties),
                 "--standalone",

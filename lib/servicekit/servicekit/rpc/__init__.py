@@ -33,7 +33,8 @@ from servicekit.rpc.guard import caller, method
 
 __all__ = ["Server", "Settings", "caller", "method", "run_server", "serve"]
 
-THREADS = 4
+THREADS = 3
+"""More only take the interpreter from one another: four answer fewer calls (docs/benchmarks.md)."""
 STREAMS = 2
 """Streams at a time, uploads and downloads together: each holds a thread, and unary calls need the others."""
 LIVENESS = "liveness"
