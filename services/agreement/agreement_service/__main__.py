@@ -66,11 +66,11 @@ def _serve(settings: Settings) -> None:
     from servicekit import rpc as server
 
     engine = db.create_engine(settings.database_url, application_name="agreement serve")
-    servicer = rpc.AgreementServicer(engine, providers.PROVIDERS[settings.bank_provider]())
+    bank = providers.PROVIDERS[settings.bank_provider]()
     server.serve(
         settings=settings,
         service=SERVICE,
-        add_servicers=lambda to: rpc.add_to(to, servicer),
+        add_servicers=lambda to: rpc.add_to(to, engine, bank),
         descriptors=rpc.SERVICES,
         ready=lambda: store.ready(engine),
     )

@@ -75,10 +75,9 @@ def api(agency: Any, tmp_path: Path) -> Iterator[Api]:
             key, subject=subject, agency=claims.pop("agency", agency.agency), scopes=scopes, **claims
         )
 
-    servicer = rpc.AgreementServicer(agency.engine, agency.bank)
     running = server.run_server(
         settings=ServerSettings(tmp_path / "jwks.json"),
-        add_servicers=lambda to: rpc.add_to(to, servicer),
+        add_servicers=lambda to: rpc.add_to(to, agency.engine, agency.bank),
         descriptors=rpc.SERVICES,
     )
     channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")

@@ -210,7 +210,7 @@ def reverse(
 ) -> None:
     """The money went back: contra entries take everything back that the payment did; later payments apply anew.
 
-    A payment from before an agreement began or ended gives back its cash only (domain/accounts.py).
+    A payment from before an agreement began or ended gives back its cash only (domain/accounts).
     Raises ResourceNotFound, VersionMismatch, PaymentAlreadyReversed.
     """
     payment = store.get(tx, agency, [payment_id]).get(payment_id)

@@ -1,0 +1,82 @@
+"""Titles, instalments and payments of one account, and the ledger entries that move them (features S1-17..19, S1-28).
+
+An `Account` is what money can flow between: the titles of one case, or of all cases of the agreement in force. Every
+change of a balance is an `Entry`, a posting of the ledger; entries are only ever added, taking back is an entry with
+the opposite sign. What a title or an instalment holds is the sum of its entries:
+
+    principal + charged = open + received + waived + withdrawn + written off        (per title; a CHECK in the database)
+
+Rules, each simple and exact:
+- Charges are posted when money is allocated to a title or an agreement over it is accepted, and accrue on the fly
+  until then. `accrued_through` moves only together with posted interest.
+- A payment counts charges to its value date. Allocation: the title it names first, then instalments of the agreement
+  in force (oldest due first), then the other titles (oldest due first); inside a title penalty, interest, principal
+  (CC art. 354); inside an instalment plan interest, then the agreed titles' components, oldest title first. What is
+  left is kept as overpaid.
+- Payments apply in the order (value date, identity). One that arrives late, or is reversed, takes later ones of the
+  same epoch back and applies them again, so the result does not depend on the order of arrival. An epoch ends when an
+  agreement begins or ends; what lies behind it is not counted again.
+- A title in an agreement bears no charges. Charges are posted at acceptance as agreed: counted to the proposal's last
+  day.
+- When an agreement ends unfulfilled: the discount comes back entirely; plan interest that was earned and not paid
+  becomes interest of the oldest open title; unearned plan interest disappears; charges go on from the day it ended (or
+  from the proposal's last day, to which they are counted already, if that is later).
+"""
+
+from agreement_service.domain.accounts.account import (
+    Account as Account,
+)
+from agreement_service.domain.accounts.entries import (
+    WATERFALL as WATERFALL,
+)
+from agreement_service.domain.accounts.entries import (
+    Component as Component,
+)
+from agreement_service.domain.accounts.entries import (
+    Entry as Entry,
+)
+from agreement_service.domain.accounts.entries import (
+    Kind as Kind,
+)
+from agreement_service.domain.accounts.instalments import (
+    IN_FORCE as IN_FORCE,
+)
+from agreement_service.domain.accounts.instalments import (
+    AgreedTitle as AgreedTitle,
+)
+from agreement_service.domain.accounts.instalments import (
+    Agreement as Agreement,
+)
+from agreement_service.domain.accounts.instalments import (
+    AgreementState as AgreementState,
+)
+from agreement_service.domain.accounts.instalments import (
+    Instalment as Instalment,
+)
+from agreement_service.domain.accounts.instalments import (
+    InstalmentState as InstalmentState,
+)
+from agreement_service.domain.accounts.instalments import (
+    instalment_state as instalment_state,
+)
+from agreement_service.domain.accounts.payments import (
+    Payment as Payment,
+)
+from agreement_service.domain.accounts.payments import (
+    PaymentKey as PaymentKey,
+)
+from agreement_service.domain.accounts.payments import (
+    PaymentState as PaymentState,
+)
+from agreement_service.domain.accounts.payments import (
+    Posting as Posting,
+)
+from agreement_service.domain.accounts.titles import (
+    Title as Title,
+)
+from agreement_service.domain.accounts.titles import (
+    TitleState as TitleState,
+)
+from agreement_service.domain.accounts.titles import (
+    title_state_on as title_state_on,
+)

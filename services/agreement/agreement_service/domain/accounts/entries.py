@@ -1,0 +1,50 @@
+"""Entries of the ledger: what an amount is part of, and what an entry does."""
+
+import dataclasses
+import datetime
+import enum
+import uuid
+
+
+class Component(enum.StrEnum):
+    """What an amount is part of."""
+
+    PRINCIPAL = "PRINCIPAL"
+    PENALTY = "PENALTY"
+    INTEREST = "INTEREST"
+    PLAN_INTEREST = "PLAN_INTEREST"
+
+
+WATERFALL = (Component.PENALTY, Component.INTEREST, Component.PRINCIPAL)
+"""Order inside a title: CC art. 354, charges before capital (standards.md 4.8)."""
+
+
+class Kind(enum.StrEnum):
+    """What an entry does. Placement is the title's row itself: its principal is the PLACED amount."""
+
+    CHARGED = "CHARGED"
+    RECEIVED = "RECEIVED"
+    WAIVED = "WAIVED"
+    WITHDRAWN = "WITHDRAWN"
+    WRITTEN_OFF = "WRITTEN_OFF"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A posting: `amount_minor` is signed, a contra entry carries the opposite sign.
+
+    INTEREST that is CHARGED covers `from_date` (exclusive) to `through_date` (inclusive). PLAN_INTEREST has no title.
+    """
+
+    case_id: uuid.UUID
+    title_id: uuid.UUID | None
+    instalment_id: uuid.UUID | None
+    component: Component
+    kind: Kind
+    amount_minor: int
+    from_date: datetime.date | None = None
+    through_date: datetime.date | None = None
+
+    def contra(self) -> "Entry":
+        """The entry that takes this one back."""
+        return dataclasses.replace(self, amount_minor=-self.amount_minor)

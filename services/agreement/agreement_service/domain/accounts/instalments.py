@@ -1,0 +1,159 @@
+"""Agreements and their instalments: states, and what was paid on a row."""
+
+import dataclasses
+import datetime
+import enum
+import uuid
+
+from agreement_service.domain.accounts.entries import Component, Entry, Kind
+
+
+class AgreementState(enum.StrEnum):
+    """States of an agreement that exist in this service (state-machines.md)."""
+
+    PROPOSED = "PROPOSED"
+    AWAITING_DOWN_PAYMENT = "AWAITING_DOWN_PAYMENT"
+    ACTIVE = "ACTIVE"
+    FULFILLED = "FULFILLED"
+    BROKEN = "BROKEN"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+IN_FORCE = frozenset({AgreementState.AWAITING_DOWN_PAYMENT, AgreementState.ACTIVE})
+
+
+class InstalmentState(enum.StrEnum):
+    """States of an instalment; NOTIFIED asks for the notice before the due date (S1-28)."""
+
+    SCHEDULED = "SCHEDULED"
+    NOTIFIED = "NOTIFIED"
+    DUE = "DUE"
+    PARTIAL = "PARTIAL"
+    MISSED = "MISSED"
+    PAID = "PAID"
+    PAID_LATE = "PAID_LATE"
+    DEFAULTED = "DEFAULTED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Instalment:
+    """A row of an agreement and what was paid on it, minor units."""
+
+    instalment_id: uuid.UUID
+    agreement_id: uuid.UUID
+    number: int
+    due_date: datetime.date
+    payable_until: datetime.date
+    capital_minor: int
+    interest_minor: int
+    charged_interest_minor: int = 0
+    paid_interest_minor: int = 0
+    paid_capital_minor: int = 0
+    paid_date: datetime.date | None = None
+    state: InstalmentState = InstalmentState.SCHEDULED
+    version: int = 1
+
+    @property
+    def amount_minor(self) -> int:
+        """Capital and plan interest."""
+        return self.capital_minor + self.interest_minor
+
+    @property
+    def paid_minor(self) -> int:
+        """Paid so far."""
+        return self.paid_interest_minor + self.paid_capital_minor
+
+    @property
+    def open_minor(self) -> int:
+        """Still to be paid."""
+        return self.amount_minor - self.paid_minor
+
+    def entry(self, case_id: uuid.UUID, kind: Kind, amount_minor: int) -> Entry:
+        """An entry of plan interest of this instalment."""
+        return Entry(
+            case_id=case_id,
+            title_id=None,
+            instalment_id=self.instalment_id,
+            component=Component.PLAN_INTEREST,
+            kind=kind,
+            amount_minor=amount_minor,
+        )
+
+    def post(self, entry: Entry) -> None:
+        """Apply one entry that names this instalment."""
+        if entry.component is not Component.PLAN_INTEREST:
+            self.paid_capital_minor += entry.amount_minor
+        elif entry.kind is Kind.CHARGED:
+            self.charged_interest_minor += entry.amount_minor
+        else:
+            self.paid_interest_minor += entry.amount_minor
+        if self.open_minor:
+            self.paid_date = None
+
+    def earn(self, case_id: uuid.UUID) -> list[Entry]:
+        """Post the plan interest that is not charged yet."""
+        missing = self.interest_minor - self.charged_interest_minor
+        if not missing:
+            return []
+        entry = self.entry(case_id, Kind.CHARGED, missing)
+        self.post(entry)
+        return [entry]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AgreedTitle:
+    """A title as it stands in a proposal: components counted to its last day, and what is forgiven of them."""
+
+    title_id: uuid.UUID
+    case_id: uuid.UUID
+    title_version: int
+    principal_minor: int
+    penalty_minor: int
+    interest_minor: int
+    waived_penalty_minor: int
+    waived_interest_minor: int
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Agreement:
+    """An agreement's rules and state. Its plan interest is kept with `case_id`, the first of its cases."""
+
+    agreement_id: uuid.UUID
+    case_id: uuid.UUID
+    case_ids: tuple[uuid.UUID, ...]
+    state: AgreementState
+    currency: str
+    expire_date: datetime.date
+    notice_days: int
+    missed_days: int
+    broken_days: int
+    end_date: datetime.date | None = None
+    version: int = 1
+
+
+def instalment_state(
+    instalment: Instalment, *, agreement: Agreement, business_date: datetime.date
+) -> InstalmentState:
+    """The state of an instalment of an agreement in force on a business date (S1-28: timers).
+
+    `notice_days` before the due date it is NOTIFIED. Late counts from the due date, once the next business day is over:
+    `missed_days` late it is MISSED, `broken_days` late DEFAULTED, which breaks the agreement. store/daily.py has the
+    same in SQL; a test holds them together.
+    """
+    if not instalment.open_minor:
+        late = instalment.paid_date is not None and instalment.paid_date > instalment.payable_until
+        return InstalmentState.PAID_LATE if late else InstalmentState.PAID
+    if business_date > instalment.payable_until:
+        days = (business_date - instalment.due_date).days
+        if days >= agreement.broken_days:
+            return InstalmentState.DEFAULTED
+        if days >= agreement.missed_days:
+            return InstalmentState.MISSED
+    if instalment.paid_minor:
+        return InstalmentState.PARTIAL
+    if business_date >= instalment.due_date:
+        return InstalmentState.DUE
+    notified = business_date >= instalment.due_date - datetime.timedelta(days=agreement.notice_days)
+    return InstalmentState.NOTIFIED if notified else InstalmentState.SCHEDULED

@@ -1,0 +1,179 @@
+"""A title: its terms, its balance by component, what accrues on it."""
+
+import dataclasses
+import datetime
+import enum
+import uuid
+
+from agreement_service.domain import charges
+from agreement_service.domain.accounts.entries import WATERFALL, Component, Entry, Kind
+
+
+class TitleState(enum.StrEnum):
+    """Stored states; PAST_DUE is OPEN seen after the last day without charges (`title_state_on`)."""
+
+    OPEN = "OPEN"
+    PAST_DUE = "PAST_DUE"
+    PARTIALLY_PAID = "PARTIALLY_PAID"
+    IN_AGREEMENT = "IN_AGREEMENT"
+    PAID = "PAID"
+    WITHDRAWN = "WITHDRAWN"
+    WRITTEN_OFF = "WRITTEN_OFF"
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Title:
+    """A title's terms and balance, minor units. Changed only through `post`."""
+
+    title_id: uuid.UUID
+    case_id: uuid.UUID
+    reference: str
+    due_date: datetime.date
+    payable_until: datetime.date
+    principal_minor: int
+    penalty_rate_e4: int
+    monthly_rate_e4: int
+    accrued_through: datetime.date
+    open_principal_minor: int
+    open_penalty_minor: int = 0
+    open_interest_minor: int = 0
+    charged_penalty_minor: int = 0
+    charged_interest_minor: int = 0
+    received_minor: int = 0
+    waived_minor: int = 0
+    withdrawn_minor: int = 0
+    written_off_minor: int = 0
+    agreement_id: uuid.UUID | None = None
+    state: TitleState = TitleState.OPEN
+    version: int = 1
+
+    @property
+    def open_minor(self) -> int:
+        """Open and posted: without what accrues."""
+        return self.open_principal_minor + self.open_penalty_minor + self.open_interest_minor
+
+    def open_of(self, component: Component) -> int:
+        """Open and posted of one component."""
+        match component:
+            case Component.PENALTY:
+                return self.open_penalty_minor
+            case Component.INTEREST:
+                return self.open_interest_minor
+            case _:
+                return self.open_principal_minor
+
+    def accrual(self, date: datetime.date) -> charges.Accrual:
+        """Charges not posted yet on `date`; none in an agreement."""
+        if self.agreement_id is not None:
+            return charges.NONE
+        return charges.accrue(
+            open_principal_minor=self.open_principal_minor,
+            penalty_rate_e4=self.penalty_rate_e4,
+            monthly_rate_e4=self.monthly_rate_e4,
+            payable_until=self.payable_until,
+            accrued_through=self.accrued_through,
+            penalty_charged=self.charged_penalty_minor > 0,
+            date=date,
+        )
+
+    def post(self, entry: Entry) -> None:
+        """Apply one entry to the balance."""
+        amount = entry.amount_minor
+        moves = amount if entry.kind is Kind.CHARGED else -amount
+        match entry.component:
+            case Component.PENALTY:
+                self.open_penalty_minor += moves
+            case Component.INTEREST:
+                self.open_interest_minor += moves
+            case _:
+                self.open_principal_minor += moves
+        match entry.kind:
+            case Kind.CHARGED if entry.component is Component.PENALTY:
+                self.charged_penalty_minor += amount
+            case Kind.CHARGED:
+                self.charged_interest_minor += amount
+                if entry.through_date is not None and entry.from_date is not None:
+                    self.accrued_through = entry.through_date if amount > 0 else entry.from_date
+            case Kind.RECEIVED:
+                self.received_minor += amount
+            case Kind.WAIVED:
+                self.waived_minor += amount
+            case Kind.WITHDRAWN:
+                self.withdrawn_minor += amount
+            case Kind.WRITTEN_OFF:
+                self.written_off_minor += amount
+
+    def charge(self, date: datetime.date) -> list[Entry]:
+        """Post the charges accrued to `date`."""
+        accrual = self.accrual(date)
+        entries = []
+        if accrual.penalty_minor:
+            entries.append(self.entry(Component.PENALTY, Kind.CHARGED, accrual.penalty_minor))
+        if accrual.interest_minor:
+            entries.append(
+                dataclasses.replace(
+                    self.entry(Component.INTEREST, Kind.CHARGED, accrual.interest_minor),
+                    from_date=self.accrued_through,
+                    through_date=date,
+                )
+            )
+        for entry in entries:
+            self.post(entry)
+        return entries
+
+    def close(self, kind: Kind, limits: "dict[Component, int] | None" = None) -> list[Entry]:
+        """Take what is open (or `limits` of it) out of the balance as `kind`, without cash."""
+        entries = []
+        for component in WATERFALL:
+            amount = self.open_of(component) if limits is None else limits.get(component, 0)
+            if amount:
+                entries.append(self.entry(component, kind, amount))
+                self.post(entries[-1])
+        return entries
+
+    def receive(self, amount_minor: int, *, instalment_id: uuid.UUID | None = None) -> list[Entry]:
+        """Allocate up to `amount_minor` of cash in waterfall order."""
+        entries = []
+        for component in WATERFALL:
+            part = min(amount_minor, self.open_of(component))
+            if part > 0:
+                entry = dataclasses.replace(
+                    self.entry(component, Kind.RECEIVED, part), instalment_id=instalment_id
+                )
+                self.post(entry)
+                entries.append(entry)
+                amount_minor -= part
+        return entries
+
+    def settle_state(self) -> None:
+        """The stored state that follows from the balance."""
+        if self.withdrawn_minor and not self.open_minor:
+            self.state = TitleState.WITHDRAWN
+        elif self.written_off_minor and not self.open_minor:
+            self.state = TitleState.WRITTEN_OFF
+        elif not self.open_minor:
+            self.state = TitleState.PAID
+        elif self.agreement_id is not None:
+            self.state = TitleState.IN_AGREEMENT
+        elif self.received_minor:
+            self.state = TitleState.PARTIALLY_PAID
+        else:
+            self.state = TitleState.OPEN
+
+    def entry(self, component: Component, kind: Kind, amount_minor: int) -> Entry:
+        """An entry of this title."""
+        return Entry(
+            case_id=self.case_id,
+            title_id=self.title_id,
+            instalment_id=None,
+            component=component,
+            kind=kind,
+            amount_minor=amount_minor,
+        )
+
+
+def title_state_on(
+    state: TitleState, *, payable_until: datetime.date, business_date: datetime.date
+) -> TitleState:
+    """The state to show on a business date: OPEN becomes PAST_DUE after the due date, rolled to a business day."""
+    return TitleState.PAST_DUE if state is TitleState.OPEN and business_date > payable_until else state

@@ -1,0 +1,122 @@
+"""What the servicers share: names, amounts, etags read and written; a mutation done once."""
+
+import datetime
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from google.type import money_pb2
+
+from agreement_service import providers
+from agreement_service.domain import balances
+from agreement_service.usecases import titles
+from recupera.agreement.v1 import agreement_pb2
+from servicekit import dates, db, errors, idempotency, ids, money, names, rpc
+
+AGENCY = "agencies/{agency}"
+TITLE = "agencies/{agency}/titles/{title}"
+AGREEMENT = "agencies/{agency}/agreements/{agreement}"
+PAYMENT = "agencies/{agency}/payments/{payment}"
+MAX_REASON = 500
+
+M = TypeVar("M", bound=Message)
+
+
+class Methods:
+    """A part of a servicer: the database and the bank."""
+
+    def __init__(self, engine: db.Engine, bank: providers.BankProvider) -> None:
+        self.engine = engine
+        self.bank = bank
+
+    def once(
+        self, agency: uuid.UUID, request: Message, response: type[M], run: Callable[[db.Transaction], M]
+    ) -> M:
+        """Do a mutation once for its request_id, in one transaction."""
+        with db.begin(self.engine, agency=agency) as tx:
+            return idempotency.once(
+                tx,
+                caller=rpc.caller(),
+                method=rpc.method(),
+                request=request,
+                response=response,
+                run=lambda: run(tx),
+            )
+
+
+def agency_of(name: str, field: str) -> uuid.UUID:
+    return names.parse(AGENCY, name, field)["agency"]
+
+
+def named(pattern: str, name: str, kind: str) -> tuple[uuid.UUID, uuid.UUID]:
+    found = names.parse(pattern, name)
+    return found["agency"], found[kind]
+
+
+def case_ids(values: Sequence[str]) -> list[uuid.UUID]:
+    if not 1 <= len(values) <= titles.MAX_CASES:
+        raise errors.invalid("case_ids", f"expected 1 to {titles.MAX_CASES} cases")
+    return [ids.parse(value, f"case_ids[{place}]") for place, value in enumerate(values)]
+
+
+def version_of(etag: str) -> int | None:
+    if not etag:
+        return None
+    if not etag.isascii() or not etag.isdigit() or len(etag) > 18:
+        raise errors.invalid("etag", "expected the etag of an earlier answer, unchanged")
+    return int(etag)
+
+
+def reason(text: str) -> str:
+    if len(text) > MAX_REASON or "\0" in text:
+        raise errors.invalid("reason", f"expected at most {MAX_REASON} characters")
+    return text
+
+
+def date_of(request: Message, field: str) -> datetime.date | None:
+    return dates.from_proto(getattr(request, field), field) if request.HasField(field) else None
+
+
+def state_of(states: Sequence[tuple[str, int]], value: int) -> str | None:
+    if not value:
+        return None
+    for name, number in states:
+        if number == value:
+            return name.removeprefix("STATE_")
+    raise errors.invalid("state", "expected a known state")
+
+
+def money_of(minor: int, currency: str) -> money_pb2.Money:
+    return money.to_proto(money.Money(minor, currency))
+
+
+def component(name: str) -> "agreement_pb2.BalanceLine.Component.ValueType":
+    return agreement_pb2.BalanceLine.Component.Value(f"COMPONENT_{name}")
+
+
+def explained(
+    agency: uuid.UUID, subject: balances.Explained, currency: str
+) -> agreement_pb2.ExplainedBalance:
+    if subject.title_id is not None:
+        name = names.format(TITLE, agency=agency, title=subject.title_id)
+    else:
+        assert subject.agreement_id is not None
+        name = names.format(AGREEMENT, agency=agency, agreement=subject.agreement_id)
+    return agreement_pb2.ExplainedBalance(
+        subject=name,
+        due_date=dates.to_proto(subject.due_date),
+        days_past_due=subject.days_past_due,
+        total=money_of(subject.total_minor, currency),
+        lines=[
+            agreement_pb2.BalanceLine(
+                component=component(line.component),
+                amount=money_of(line.amount_minor, currency),
+                base=money_of(line.base_minor, currency) if line.base_minor else None,
+                rate_e4=line.rate_e4,
+                days=line.days,
+                source=line.source,
+            )
+            for line in subject.lines
+        ],
+    )
