@@ -32,160 +32,164 @@ def sql(text: str) -> sa.TextClause:
     return sa.text(text.replace("= :agency", "= (SELECT CAST(:agency AS uuid))"))
 
 
-def _business(name: str, type_: sa.types.TypeEngine[Any], *, key: bool = False) -> sa.Column[Any]:
+def business(name: str, type_: sa.types.TypeEngine[Any], *, key: bool = False) -> sa.Column[Any]:
+    """A column that two runs of the same work must agree on."""
     return sa.Column(name, type_, primary_key=key, info={"kind": "business"})
 
 
-def _incidental(
+def incidental(
     name: str, type_: sa.types.TypeEngine[Any], reason: str, *, key: bool = False
 ) -> sa.Column[Any]:
+    """A column that may differ between runs, and why."""
     return sa.Column(name, type_, primary_key=key, info={"kind": "incidental", "reason": reason})
 
 
-def _reference(name: str, to: str, *, key: bool = False) -> sa.Column[Any]:
+def reference(name: str, to: str, *, key: bool = False) -> sa.Column[Any]:
+    """A column that points to a row of another table."""
     return sa.Column(name, UUID, primary_key=key, info={"kind": "reference", "to": to})
 
 
-def _table(name: str, natural_key: list[str], *columns: sa.Column[Any]) -> sa.Table:
+def table(name: str, natural_key: list[str], *columns: sa.Column[Any]) -> sa.Table:
+    """A table of one agency's rows, found across runs by its natural key."""
     return sa.Table(
-        name, METADATA, _business("agency", UUID, key=True), *columns, info={"natural_key": natural_key}
+        name, METADATA, business("agency", UUID, key=True), *columns, info={"natural_key": natural_key}
     )
 
 
-creditors = _table(
+creditors = table(
     "creditors",
     ["creditor_reference"],
-    _incidental("creditor_id", UUID, _CASE_ID, key=True),
-    _business("creditor_reference", TEXT),
+    incidental("creditor_id", UUID, _CASE_ID, key=True),
+    business("creditor_reference", TEXT),
 )
 
-case_accounts = _table(
+case_accounts = table(
     "case_accounts",
     ["creditor_id", "contract_reference", "currency"],
-    _incidental("case_id", UUID, _CASE_ID, key=True),
-    _reference("creditor_id", "creditors"),
-    _incidental("debtor_id", UUID, _CASE_ID),
-    _business("contract_reference", TEXT),
-    _business("currency", TEXT),
-    _incidental("partition", INT, "follows from the case's id"),
-    _reference("agreement_id", "agreements"),
-    _business("epoch", INT),
+    incidental("case_id", UUID, _CASE_ID, key=True),
+    reference("creditor_id", "creditors"),
+    incidental("debtor_id", UUID, _CASE_ID),
+    business("contract_reference", TEXT),
+    business("currency", TEXT),
+    incidental("partition", INT, "follows from the case's id"),
+    reference("agreement_id", "agreements"),
+    business("epoch", INT),
 )
 
-titles = _table(
+titles = table(
     "titles",
     ["case_id", "reference"],
-    _reference("case_id", "case_accounts", key=True),
-    _incidental("id", UUID, _CASE_ID, key=True),
-    _business("reference", TEXT),
-    _incidental("batch_id", UUID, _IMPORT_ID),
-    _business("due_date", DATE),
-    _business("payable_until", DATE),
-    _business("principal_minor", BIG),
-    _business("penalty_rate_e4", INT),
-    _business("monthly_rate_e4", INT),
-    _business("accrued_through", DATE),
-    _business("open_principal_minor", BIG),
-    _business("open_penalty_minor", BIG),
-    _business("open_interest_minor", BIG),
-    _business("charged_penalty_minor", BIG),
-    _business("charged_interest_minor", BIG),
-    _business("received_minor", BIG),
-    _business("waived_minor", BIG),
-    _business("withdrawn_minor", BIG),
-    _business("written_off_minor", BIG),
-    _reference("agreement_id", "agreements"),
-    _business("state", TEXT),
-    _incidental("version", BIG, _COUNTER),
+    reference("case_id", "case_accounts", key=True),
+    incidental("id", UUID, _CASE_ID, key=True),
+    business("reference", TEXT),
+    incidental("batch_id", UUID, _IMPORT_ID),
+    business("due_date", DATE),
+    business("payable_until", DATE),
+    business("principal_minor", BIG),
+    business("penalty_rate_e4", INT),
+    business("monthly_rate_e4", INT),
+    business("accrued_through", DATE),
+    business("open_principal_minor", BIG),
+    business("open_penalty_minor", BIG),
+    business("open_interest_minor", BIG),
+    business("charged_penalty_minor", BIG),
+    business("charged_interest_minor", BIG),
+    business("received_minor", BIG),
+    business("waived_minor", BIG),
+    business("withdrawn_minor", BIG),
+    business("written_off_minor", BIG),
+    reference("agreement_id", "agreements"),
+    business("state", TEXT),
+    incidental("version", BIG, _COUNTER),
 )
 
-agreements = _table(
+agreements = table(
     "agreements",
     ["case_id", "number"],
-    _incidental("id", UUID, _OWN_ID, key=True),
-    _reference("case_id", "case_accounts"),
-    _business("number", INT),
-    _business("state", TEXT),
-    _business("currency", TEXT),
-    _business("debt_minor", BIG),
-    _business("discount_minor", BIG),
-    _business("plan_interest_minor", BIG),
-    _business("total_minor", BIG),
-    _business("instalments", INT),
-    _business("first_due_date", DATE),
-    _business("annual_rate_e4", INT),
-    _business("down_payment_minor", BIG),
-    _business("down_payment_date", DATE),
-    _business("propose_date", DATE),
-    _business("expire_date", DATE),
-    _business("accept_date", DATE),
-    _business("end_date", DATE),
-    _business("end_reason", TEXT),
-    _business("notice_days", INT),
-    _business("missed_days", INT),
-    _business("broken_days", INT),
-    _incidental("created_at", INSTANT, _WALL),
-    _incidental("version", BIG, _COUNTER),
+    incidental("id", UUID, _OWN_ID, key=True),
+    reference("case_id", "case_accounts"),
+    business("number", INT),
+    business("state", TEXT),
+    business("currency", TEXT),
+    business("debt_minor", BIG),
+    business("discount_minor", BIG),
+    business("plan_interest_minor", BIG),
+    business("total_minor", BIG),
+    business("instalments", INT),
+    business("first_due_date", DATE),
+    business("annual_rate_e4", INT),
+    business("down_payment_minor", BIG),
+    business("down_payment_date", DATE),
+    business("propose_date", DATE),
+    business("expire_date", DATE),
+    business("accept_date", DATE),
+    business("end_date", DATE),
+    business("end_reason", TEXT),
+    business("notice_days", INT),
+    business("missed_days", INT),
+    business("broken_days", INT),
+    incidental("created_at", INSTANT, _WALL),
+    incidental("version", BIG, _COUNTER),
 )
 
-agreement_cases = _table(
+agreement_cases = table(
     "agreement_cases",
     ["agreement_id", "case_id"],
-    _reference("agreement_id", "agreements", key=True),
-    _reference("case_id", "case_accounts", key=True),
-    _incidental("partition", INT, "follows from the case's id"),
+    reference("agreement_id", "agreements", key=True),
+    reference("case_id", "case_accounts", key=True),
+    incidental("partition", INT, "follows from the case's id"),
 )
 
-agreement_titles = _table(
+agreement_titles = table(
     "agreement_titles",
     ["agreement_id", "title_id"],
-    _reference("agreement_id", "agreements", key=True),
-    _reference("case_id", "case_accounts"),
-    _reference("title_id", "titles", key=True),
-    _incidental("title_version", BIG, _COUNTER),
-    _business("principal_minor", BIG),
-    _business("penalty_minor", BIG),
-    _business("interest_minor", BIG),
-    _business("waived_penalty_minor", BIG),
-    _business("waived_interest_minor", BIG),
+    reference("agreement_id", "agreements", key=True),
+    reference("case_id", "case_accounts"),
+    reference("title_id", "titles", key=True),
+    incidental("title_version", BIG, _COUNTER),
+    business("principal_minor", BIG),
+    business("penalty_minor", BIG),
+    business("interest_minor", BIG),
+    business("waived_penalty_minor", BIG),
+    business("waived_interest_minor", BIG),
 )
 
-instalments = _table(
+instalments = table(
     "instalments",
     ["agreement_id", "number"],
-    _incidental("id", UUID, _OWN_ID, key=True),
-    _reference("agreement_id", "agreements"),
-    _business("number", INT),
-    _business("due_date", DATE),
-    _business("payable_until", DATE),
-    _business("capital_minor", BIG),
-    _business("interest_minor", BIG),
-    _business("charged_interest_minor", BIG),
-    _business("paid_interest_minor", BIG),
-    _business("paid_capital_minor", BIG),
-    _business("paid_date", DATE),
-    _business("state", TEXT),
-    _incidental("version", BIG, _COUNTER),
+    incidental("id", UUID, _OWN_ID, key=True),
+    reference("agreement_id", "agreements"),
+    business("number", INT),
+    business("due_date", DATE),
+    business("payable_until", DATE),
+    business("capital_minor", BIG),
+    business("interest_minor", BIG),
+    business("charged_interest_minor", BIG),
+    business("paid_interest_minor", BIG),
+    business("paid_capital_minor", BIG),
+    business("paid_date", DATE),
+    business("state", TEXT),
+    incidental("version", BIG, _COUNTER),
 )
 
-instruments = _table(
+instruments = table(
     "instruments",
     ["instalment_id", "kind", "generation"],
-    _incidental("id", UUID, _OWN_ID, key=True),
-    _reference("instalment_id", "instalments"),
-    _business("kind", TEXT),
-    _business("generation", INT),
-    _business("state", TEXT),
-    _business("amount_minor", BIG),
-    _business("due_date", DATE),
-    _incidental("our_number", TEXT, _NUMBERED),
-    _incidental("barcode", TEXT, _NUMBERED),
-    _incidental("txid", TEXT, _NUMBERED),
-    _incidental("br_code", TEXT, _NUMBERED),
-    _incidental("due_at", INSTANT, _WALL),
-    _incidental("act_key", TEXT, _NUMBERED),
-    _incidental("act_worker", UUID, "process that acted"),
-    _incidental("version", BIG, _COUNTER),
+    incidental("id", UUID, _OWN_ID, key=True),
+    reference("instalment_id", "instalments"),
+    business("kind", TEXT),
+    business("generation", INT),
+    business("state", TEXT),
+    business("amount_minor", BIG),
+    business("due_date", DATE),
+    incidental("our_number", TEXT, _NUMBERED),
+    incidental("barcode", TEXT, _NUMBERED),
+    incidental("txid", TEXT, _NUMBERED),
+    incidental("br_code", TEXT, _NUMBERED),
+    incidental("due_at", INSTANT, _WALL),
+    incidental("act_key", TEXT, _NUMBERED),
+    incidental("act_worker", UUID, "process that acted"),
+    incidental("version", BIG, _COUNTER),
 )
 
 slip_numbers = sa.Table(
@@ -197,53 +201,53 @@ slip_numbers = sa.Table(
     info={"digest": False, "reason": "a counter: numbers given to transactions that rolled back are gone"},
 )
 
-payments = _table(
+payments = table(
     "payments",
     ["creditor_reference", "account", "means", "bank_reference"],
-    _incidental("id", UUID, _OWN_ID, key=True),
-    _business("creditor_reference", TEXT),
-    _business("account", TEXT),
-    _business("means", TEXT),
-    _business("bank_reference", TEXT),
-    _business("value_date", DATE),
-    _business("amount_minor", BIG),
-    _business("currency", TEXT),
-    _incidental("txid", TEXT, "names an instrument by its own number"),
-    _incidental("our_number", TEXT, "names an instrument by its own number"),
-    _business("title_reference", TEXT),
-    _business("contract_reference", TEXT),
-    _business("state", TEXT),
-    _business("allocated_minor", BIG),
-    _business("overpaid_minor", BIG),
-    _reference("case_id", "case_accounts"),
-    _reference("title_id", "titles"),
-    _reference("instrument_id", "instruments"),
-    _business("epoch", INT),
-    _business("reverse_date", DATE),
-    _business("reverse_reason", TEXT),
-    _incidental("created_at", INSTANT, _WALL),
-    _incidental("version", BIG, _COUNTER),
+    incidental("id", UUID, _OWN_ID, key=True),
+    business("creditor_reference", TEXT),
+    business("account", TEXT),
+    business("means", TEXT),
+    business("bank_reference", TEXT),
+    business("value_date", DATE),
+    business("amount_minor", BIG),
+    business("currency", TEXT),
+    incidental("txid", TEXT, "names an instrument by its own number"),
+    incidental("our_number", TEXT, "names an instrument by its own number"),
+    business("title_reference", TEXT),
+    business("contract_reference", TEXT),
+    business("state", TEXT),
+    business("allocated_minor", BIG),
+    business("overpaid_minor", BIG),
+    reference("case_id", "case_accounts"),
+    reference("title_id", "titles"),
+    reference("instrument_id", "instruments"),
+    business("epoch", INT),
+    business("reverse_date", DATE),
+    business("reverse_reason", TEXT),
+    incidental("created_at", INSTANT, _WALL),
+    incidental("version", BIG, _COUNTER),
 )
 
-payment_sources = _table(
+payment_sources = table(
     "payment_sources",
     ["payment_id", "kind", "row", "caller"],
-    _reference("payment_id", "payments", key=True),
-    _business("kind", TEXT, key=True),
-    _incidental("batch_id", UUID, _IMPORT_ID, key=True),
-    _business("row", BIG, key=True),
-    _business("caller", TEXT, key=True),
+    reference("payment_id", "payments", key=True),
+    business("kind", TEXT, key=True),
+    incidental("batch_id", UUID, _IMPORT_ID, key=True),
+    business("row", BIG, key=True),
+    business("caller", TEXT, key=True),
 )
 
-allocations = _table(
+allocations = table(
     "allocations",
     ["payment_id", "title_id", "instalment_id", "component"],
-    _reference("payment_id", "payments", key=True),
-    _reference("case_id", "case_accounts"),
-    _reference("title_id", "titles", key=True),
-    _reference("instalment_id", "instalments", key=True),
-    _business("component", TEXT, key=True),
-    _business("amount_minor", BIG),
+    reference("payment_id", "payments", key=True),
+    reference("case_id", "case_accounts"),
+    reference("title_id", "titles", key=True),
+    reference("instalment_id", "instalments", key=True),
+    business("component", TEXT, key=True),
+    business("amount_minor", BIG),
 )
 
 postings = sa.Table(

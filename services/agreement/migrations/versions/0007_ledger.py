@@ -1,7 +1,7 @@
-"""Not written yet: instruments."""
+"""Nothing yet."""
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

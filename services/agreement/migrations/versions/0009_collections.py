@@ -1,7 +1,7 @@
-"""Not written yet: terms."""
+"""Nothing yet."""
 
-revision = "0002"
-down_revision = "0001"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

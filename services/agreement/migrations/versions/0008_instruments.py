@@ -1,7 +1,7 @@
-"""Not written yet: remittance."""
+"""Nothing yet."""
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 

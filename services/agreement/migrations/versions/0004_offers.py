@@ -1,4 +1,4 @@
-"""Not written yet: life."""
+"""Nothing yet."""
 
 revision = "0004"
 down_revision = "0003"

@@ -1,7 +1,7 @@
-"""Not written yet: offers."""
+"""Nothing yet."""
 
-revision = "0003"
-down_revision = "0002"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

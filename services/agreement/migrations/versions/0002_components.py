@@ -1,7 +1,7 @@
-"""Not written yet: ledger."""
+"""Nothing yet."""
 
-revision = "0005"
-down_revision = "0004"
+revision = "0002"
+down_revision = "0001"
 branch_labels = None
 depends_on = None
 
