@@ -1,38 +1,11 @@
-"""The outside world: the bank that registers instruments, slices of payment files, the calendar of business days."""
+"""The bank that registers instruments."""
 
 import dataclasses
 import datetime
 import enum
-import functools
-import io
-import uuid
-from collections.abc import Sequence
-from typing import Any, Protocol
-
-import holidays
-import polars as pl
+from typing import Protocol
 
 from agreement_service.domain import boleto
-from recupera.imports.v1 import imports_service_pb2, imports_service_pb2_grpc
-from servicekit import client, names
-
-_COUNTRIES = {"BRL": "BR", "EUR": "PT"}
-
-
-@functools.cache
-def _holidays(currency: str) -> holidays.HolidayBase:
-    return holidays.country_holidays(_COUNTRIES[currency])
-
-
-@functools.lru_cache(maxsize=65_536)
-def payable_until(due_date: datetime.date, currency: str) -> datetime.date:
-    """The last day on which what is due can be paid without charges: the due date, or the next business day after it
-    where it is a weekend or a national holiday of the currency's country (Lei 7.089/1985; PT: CC art. 279 e)."""
-    calendar = _holidays(currency)
-    day = due_date
-    while day.weekday() >= 5 or day in calendar:
-        day += datetime.timedelta(days=1)
-    return day
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,32 +92,3 @@ class OfflineBank:
 
 
 PROVIDERS = {"offline": OfflineBank}
-
-
-SLICE_TIMEOUT = 30.0
-"""Seconds to fetch a slice of at most 10,000 rows."""
-
-
-class Slices(Protocol):
-    """Where the rows of payment files come from."""
-
-    def payments(self, agency: uuid.UUID, batch_id: uuid.UUID, number: int) -> Sequence[dict[str, Any]]:
-        """Rows of a slice, named as recupera.imports.v1.PaymentRow. Raises RemoteUnavailable, RemoteRefused."""
-        ...
-
-
-class ImportSlices:
-    """Slices of the import service, fetched over gRPC as Arrow."""
-
-    def __init__(self, channel: client.Channel) -> None:
-        self._channel = channel
-        self._stub = imports_service_pb2_grpc.ImportServiceStub(channel.grpc)
-
-    def payments(self, agency: uuid.UUID, batch_id: uuid.UUID, number: int) -> Sequence[dict[str, Any]]:
-        """Rows of a slice."""
-        request = imports_service_pb2.FetchSliceRequest(
-            name=names.format("agencies/{agency}/batches/{batch}", agency=agency, batch=batch_id),
-            slice=number,
-        )
-        parts = self._channel.stream(self._stub.FetchSlice, request, agency=agency, timeout=SLICE_TIMEOUT)
-        return pl.read_ipc_stream(io.BytesIO(b"".join(part.arrow_ipc for part in parts))).to_dicts()
