@@ -324,25 +324,32 @@ class Agency:
 
     def check_ledger(self) -> None:
         """Titles, instalments, payments and allocations hold what the ledger says."""
+        charges = ("correction", "penalty", "interest", "costs", "fees")
+        gone = ("received", "waived", "withdrawn", "written_off", "novated")
+        sums = {
+            f"charged_{one}_minor": f"kind = 'CHARGED' AND component = '{one.upper()}'" for one in charges
+        }
+        sums |= {f"{one}_minor": f"kind = '{one.upper()}'" for one in gone}
+        moved = {f"open_{one}_minor": f"component = '{one.upper()}'" for one in (*charges, "principal")}
         wrong = self.rows(
-            """
+            f"""
             SELECT titles.id FROM titles LEFT JOIN LATERAL (
-                SELECT coalesce(sum(amount_minor) FILTER (WHERE kind = 'CHARGED' AND component = 'PENALTY'), 0) AS p,
-                    coalesce(sum(amount_minor) FILTER (WHERE kind = 'CHARGED' AND component = 'INTEREST'), 0) AS i,
-                    coalesce(sum(amount_minor) FILTER (WHERE kind = 'RECEIVED'), 0) AS received,
-                    coalesce(sum(amount_minor) FILTER (WHERE kind = 'WAIVED'), 0) AS waived,
-                    coalesce(sum(amount_minor) FILTER (WHERE kind = 'WITHDRAWN'), 0) AS withdrawn,
-                    coalesce(sum(CASE kind WHEN 'CHARGED' THEN amount_minor ELSE -amount_minor END)
-                        FILTER (WHERE component = 'PENALTY'), 0) AS open_penalty,
-                    coalesce(sum(CASE kind WHEN 'CHARGED' THEN amount_minor ELSE -amount_minor END)
-                        FILTER (WHERE component = 'INTEREST'), 0) AS open_interest,
-                    coalesce(sum(-amount_minor) FILTER (WHERE component = 'PRINCIPAL'), 0) AS moved_principal
+                SELECT {
+                ", ".join(
+                    f"coalesce(sum(amount_minor) FILTER (WHERE {which}), 0) AS {name}"
+                    for name, which in sums.items()
+                )
+            }, {
+                ", ".join(
+                    f"coalesce(sum(CASE kind WHEN 'CHARGED' THEN amount_minor ELSE -amount_minor END)"
+                    f" FILTER (WHERE {which}), 0) AS {name}"
+                    for name, which in moved.items()
+                )
+            }
                 FROM postings WHERE postings.title_id = titles.id
             ) AS posted ON true
-            WHERE (charged_penalty_minor, charged_interest_minor, received_minor, waived_minor, withdrawn_minor,
-                open_penalty_minor, open_interest_minor, open_principal_minor)
-                IS DISTINCT FROM (p, i, received, waived, withdrawn, open_penalty, open_interest,
-                    principal_minor + moved_principal)
+            WHERE ({", ".join(f"titles.{name}" for name in (*sums, *moved))}) IS DISTINCT FROM
+                ({", ".join(f"posted.{name}" for name in (*sums, *moved))} + titles.principal_minor)
             """
         )
         assert not wrong, wrong

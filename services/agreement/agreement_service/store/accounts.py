@@ -48,18 +48,36 @@ _BOUND_WITH = tables.sql(
     WHERE one.agency = :agency AND one.case_id = ANY(CAST(:ids AS uuid[]))
     """
 )
-_TITLE_COLUMNS = """
+_BALANCE = (
+    "open_principal_minor",
+    "open_correction_minor",
+    "open_penalty_minor",
+    "open_interest_minor",
+    "open_costs_minor",
+    "open_fees_minor",
+    "charged_correction_minor",
+    "charged_penalty_minor",
+    "charged_interest_minor",
+    "charged_costs_minor",
+    "charged_fees_minor",
+    "received_minor",
+    "waived_minor",
+    "withdrawn_minor",
+    "written_off_minor",
+    "novated_minor",
+)
+"""What moves on a title: columns of the table and fields of `accounts.Title` alike."""
+OPEN = " + ".join(f"titles.{name}" for name in _BALANCE if name.startswith("open_"))
+"""What is open and posted of a title."""
+_TITLE_COLUMNS = f"""
     id AS title_id, case_id, reference, due_date, payable_until, principal_minor, penalty_rate_e4, monthly_rate_e4,
-    accrued_through, open_principal_minor, open_penalty_minor, open_interest_minor, charged_penalty_minor,
-    charged_interest_minor, received_minor, waived_minor, withdrawn_minor, written_off_minor, agreement_id, state,
-    version
+    accrued_through, {", ".join(_BALANCE)}, agreement_id, state, version
 """
 _TITLES = tables.sql(
     f"""
     SELECT {_TITLE_COLUMNS} FROM titles
     WHERE agency = :agency AND case_id = ANY(CAST(:case_ids AS uuid[])) AND (
-        open_principal_minor > 0 OR open_penalty_minor > 0 OR open_interest_minor > 0 OR agreement_id IS NOT NULL
-        OR id = ANY(CAST(:also AS uuid[])))
+        {OPEN} > 0 OR agreement_id IS NOT NULL OR id = ANY(CAST(:also AS uuid[])))
     """  # noqa: S608 -- column names of this module
 )
 _AGREEMENTS = tables.sql(
@@ -89,22 +107,16 @@ _AGREEMENTS_OF_INSTALMENTS = tables.sql(
     "SELECT DISTINCT agreement_id FROM instalments WHERE agency = :agency AND id = ANY(CAST(:ids AS uuid[]))"
 )
 _WRITE_TITLES = tables.sql(
-    """
-    UPDATE titles SET accrued_through = new.accrued_through, open_principal_minor = new.open_principal,
-        open_penalty_minor = new.open_penalty, open_interest_minor = new.open_interest,
-        charged_penalty_minor = new.charged_penalty, charged_interest_minor = new.charged_interest,
-        received_minor = new.received, waived_minor = new.waived, withdrawn_minor = new.withdrawn,
-        written_off_minor = new.written_off, agreement_id = new.agreement_id, state = new.state, version = new.version
+    f"""
+    UPDATE titles SET accrued_through = new.accrued_through, agreement_id = new.agreement_id, state = new.state,
+        version = new.version, {", ".join(f"{name} = new.{name}" for name in _BALANCE)}
     FROM unnest(CAST(:case_ids AS uuid[]), CAST(:ids AS uuid[]), CAST(:accrued_through AS date[]),
-        CAST(:open_principal AS bigint[]), CAST(:open_penalty AS bigint[]), CAST(:open_interest AS bigint[]),
-        CAST(:charged_penalty AS bigint[]), CAST(:charged_interest AS bigint[]), CAST(:received AS bigint[]),
-        CAST(:waived AS bigint[]), CAST(:withdrawn AS bigint[]), CAST(:written_off AS bigint[]),
-        CAST(:agreement_ids AS uuid[]), CAST(:states AS text[]), CAST(:versions AS bigint[]))
-        AS new (case_id, id, accrued_through, open_principal, open_penalty, open_interest, charged_penalty,
-            charged_interest, received, waived, withdrawn, written_off, agreement_id, state, version)
+        CAST(:agreement_ids AS uuid[]), CAST(:states AS text[]), CAST(:versions AS bigint[]),
+        {", ".join(f"CAST(:{name} AS bigint[])" for name in _BALANCE)})
+        AS new (case_id, id, accrued_through, agreement_id, state, version, {", ".join(_BALANCE)})
     WHERE titles.agency = :agency AND titles.case_id = new.case_id AND titles.id = new.id
         AND titles.version = new.version - 1
-    """
+    """  # noqa: S608 -- column names of this module
 )
 _WRITE_INSTALMENTS = tables.sql(
     """
@@ -246,18 +258,10 @@ def write_titles(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[accoun
         "case_ids": [title.case_id for title in ordered],
         "ids": [title.title_id for title in ordered],
         "accrued_through": [title.accrued_through for title in ordered],
-        "open_principal": [title.open_principal_minor for title in ordered],
-        "open_penalty": [title.open_penalty_minor for title in ordered],
-        "open_interest": [title.open_interest_minor for title in ordered],
-        "charged_penalty": [title.charged_penalty_minor for title in ordered],
-        "charged_interest": [title.charged_interest_minor for title in ordered],
-        "received": [title.received_minor for title in ordered],
-        "waived": [title.waived_minor for title in ordered],
-        "withdrawn": [title.withdrawn_minor for title in ordered],
-        "written_off": [title.written_off_minor for title in ordered],
         "agreement_ids": [title.agreement_id for title in ordered],
         "states": [title.state.value for title in ordered],
         "versions": [title.version for title in ordered],
+        **{name: [getattr(title, name) for title in ordered] for name in _BALANCE},
     }
     _all_written(tx.execute(_WRITE_TITLES, {"agency": agency, **columns}).rowcount, len(ordered))
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from agreement_service.store import tables
+from agreement_service.store import accounts, tables
 from servicekit import db
 
 ACCRUED = """
@@ -30,7 +30,7 @@ _BALANCES = tables.sql(
         sum(counted.penalty + counted.interest) AS accrued
     FROM (
         SELECT titles.agency, titles.case_id, titles.principal_minor, titles.open_principal_minor,
-            titles.open_principal_minor + titles.open_penalty_minor + titles.open_interest_minor AS open_minor,
+            {accounts.OPEN} AS open_minor,
             {ACCRUED}
         FROM titles WHERE titles.agency = :agency
     ) AS counted JOIN case_accounts

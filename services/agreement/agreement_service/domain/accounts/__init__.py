@@ -4,15 +4,15 @@ An `Account` is what money can flow between: the titles of one case, or of all c
 change of a balance is an `Entry`, a posting of the ledger; entries are only ever added, taking back is an entry with
 the opposite sign. What a title or an instalment holds is the sum of its entries:
 
-    principal + charged = open + received + waived + withdrawn + written off        (per title; a CHECK in the database)
+    principal + charged = open + received + waived + withdrawn + written off + novated    (per title; a CHECK)
 
 Rules, each simple and exact:
 - Charges are posted when money is allocated to a title or an agreement over it is accepted, and accrue on the fly
   until then. `accrued_through` moves only together with posted interest.
 - A payment counts charges to its value date. Allocation: the title it names first, then instalments of the agreement
-  in force (oldest due first), then the other titles (oldest due first); inside a title penalty, interest, principal
-  (CC art. 354); inside an instalment plan interest, then the agreed titles' components, oldest title first. What is
-  left is kept as overpaid.
+  in force (oldest due first), then the other titles (oldest due first); inside a title costs, fees, penalty, interest,
+  correction, principal (CC art. 354); inside an instalment plan interest, then the agreed titles' components, oldest
+  title first. What is left is kept as overpaid.
 - Payments apply in the order (value date, identity). One that arrives late, or is reversed, takes later ones of the
   same epoch back and applies them again, so the result does not depend on the order of arrival. An epoch ends when an
   agreement begins or ends; what lies behind it is not counted again.
@@ -23,60 +23,39 @@ Rules, each simple and exact:
   from the proposal's last day, to which they are counted already, if that is later).
 """
 
-from agreement_service.domain.accounts.account import (
-    Account as Account,
-)
-from agreement_service.domain.accounts.entries import (
-    WATERFALL as WATERFALL,
-)
-from agreement_service.domain.accounts.entries import (
-    Component as Component,
-)
-from agreement_service.domain.accounts.entries import (
-    Entry as Entry,
-)
-from agreement_service.domain.accounts.entries import (
-    Kind as Kind,
-)
+from agreement_service.domain.accounts.account import Account
+from agreement_service.domain.accounts.entries import CHARGES, WATERFALL, Component, Entry, Kind
 from agreement_service.domain.accounts.instalments import (
-    IN_FORCE as IN_FORCE,
+    IN_FORCE,
+    AgreedTitle,
+    Agreement,
+    AgreementState,
+    Instalment,
+    InstalmentState,
+    instalment_state,
 )
-from agreement_service.domain.accounts.instalments import (
-    AgreedTitle as AgreedTitle,
-)
-from agreement_service.domain.accounts.instalments import (
-    Agreement as Agreement,
-)
-from agreement_service.domain.accounts.instalments import (
-    AgreementState as AgreementState,
-)
-from agreement_service.domain.accounts.instalments import (
-    Instalment as Instalment,
-)
-from agreement_service.domain.accounts.instalments import (
-    InstalmentState as InstalmentState,
-)
-from agreement_service.domain.accounts.instalments import (
-    instalment_state as instalment_state,
-)
-from agreement_service.domain.accounts.payments import (
-    Payment as Payment,
-)
-from agreement_service.domain.accounts.payments import (
-    PaymentKey as PaymentKey,
-)
-from agreement_service.domain.accounts.payments import (
-    PaymentState as PaymentState,
-)
-from agreement_service.domain.accounts.payments import (
-    Posting as Posting,
-)
-from agreement_service.domain.accounts.titles import (
-    Title as Title,
-)
-from agreement_service.domain.accounts.titles import (
-    TitleState as TitleState,
-)
-from agreement_service.domain.accounts.titles import (
-    title_state_on as title_state_on,
-)
+from agreement_service.domain.accounts.payments import Payment, PaymentKey, PaymentState, Posting
+from agreement_service.domain.accounts.titles import Title, TitleState, title_state_on
+
+__all__ = [
+    "CHARGES",
+    "IN_FORCE",
+    "WATERFALL",
+    "Account",
+    "AgreedTitle",
+    "Agreement",
+    "AgreementState",
+    "Component",
+    "Entry",
+    "Instalment",
+    "InstalmentState",
+    "Kind",
+    "Payment",
+    "PaymentKey",
+    "PaymentState",
+    "Posting",
+    "Title",
+    "TitleState",
+    "instalment_state",
+    "title_state_on",
+]

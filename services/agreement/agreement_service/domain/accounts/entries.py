@@ -10,13 +10,19 @@ class Component(enum.StrEnum):
     """What an amount is part of."""
 
     PRINCIPAL = "PRINCIPAL"
+    CORRECTION = "CORRECTION"
     PENALTY = "PENALTY"
     INTEREST = "INTEREST"
+    COSTS = "COSTS"
+    FEES = "FEES"
     PLAN_INTEREST = "PLAN_INTEREST"
 
 
-WATERFALL = (Component.PENALTY, Component.INTEREST, Component.PRINCIPAL)
-"""Order inside a title: CC art. 354, charges before capital (standards.md 4.8)."""
+CHARGES = (Component.COSTS, Component.FEES, Component.PENALTY, Component.INTEREST, Component.CORRECTION)
+"""What is added to the principal of a title."""
+WATERFALL = (*CHARGES, Component.PRINCIPAL)
+"""Legal order inside a title: costs, then interest, then capital and what corrects its value (CC BR art. 354, CC PT
+art. 785; standards.md 4.8)."""
 
 
 class Kind(enum.StrEnum):
@@ -27,13 +33,15 @@ class Kind(enum.StrEnum):
     WAIVED = "WAIVED"
     WITHDRAWN = "WITHDRAWN"
     WRITTEN_OFF = "WRITTEN_OFF"
+    NOVATED = "NOVATED"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """A posting: `amount_minor` is signed, a contra entry carries the opposite sign.
 
-    INTEREST that is CHARGED covers `from_date` (exclusive) to `through_date` (inclusive). PLAN_INTEREST has no title.
+    INTEREST or CORRECTION that is CHARGED covers `from_date` (exclusive) to `through_date` (inclusive). PLAN_INTEREST
+    has no title.
     """
 
     case_id: uuid.UUID

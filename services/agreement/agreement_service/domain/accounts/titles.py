@@ -6,7 +6,7 @@ import enum
 import uuid
 
 from agreement_service.domain import charges
-from agreement_service.domain.accounts.entries import WATERFALL, Component, Entry, Kind
+from agreement_service.domain.accounts.entries import CHARGES, WATERFALL, Component, Entry, Kind
 
 
 class TitleState(enum.StrEnum):
@@ -19,6 +19,16 @@ class TitleState(enum.StrEnum):
     PAID = "PAID"
     WITHDRAWN = "WITHDRAWN"
     WRITTEN_OFF = "WRITTEN_OFF"
+    NOVATED = "NOVATED"
+
+
+_OPEN = {component: f"open_{component.lower()}_minor" for component in WATERFALL}
+_CHARGED = {component: f"charged_{component.lower()}_minor" for component in CHARGES}
+_GONE = {kind: f"{kind.lower()}_minor" for kind in Kind if kind is not Kind.CHARGED}
+
+
+def _add(title: "Title", column: str, amount_minor: int) -> None:
+    setattr(title, column, getattr(title, column) + amount_minor)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -35,14 +45,21 @@ class Title:
     monthly_rate_e4: int
     accrued_through: datetime.date
     open_principal_minor: int
+    open_correction_minor: int = 0
     open_penalty_minor: int = 0
     open_interest_minor: int = 0
+    open_costs_minor: int = 0
+    open_fees_minor: int = 0
+    charged_correction_minor: int = 0
     charged_penalty_minor: int = 0
     charged_interest_minor: int = 0
+    charged_costs_minor: int = 0
+    charged_fees_minor: int = 0
     received_minor: int = 0
     waived_minor: int = 0
     withdrawn_minor: int = 0
     written_off_minor: int = 0
+    novated_minor: int = 0
     agreement_id: uuid.UUID | None = None
     state: TitleState = TitleState.OPEN
     version: int = 1
@@ -50,17 +67,18 @@ class Title:
     @property
     def open_minor(self) -> int:
         """Open and posted: without what accrues."""
-        return self.open_principal_minor + self.open_penalty_minor + self.open_interest_minor
+        return (
+            self.open_principal_minor
+            + self.open_correction_minor
+            + self.open_penalty_minor
+            + self.open_interest_minor
+            + self.open_costs_minor
+            + self.open_fees_minor
+        )
 
     def open_of(self, component: Component) -> int:
         """Open and posted of one component."""
-        match component:
-            case Component.PENALTY:
-                return self.open_penalty_minor
-            case Component.INTEREST:
-                return self.open_interest_minor
-            case _:
-                return self.open_principal_minor
+        return int(getattr(self, _OPEN[component]))
 
     def accrual(self, date: datetime.date) -> charges.Accrual:
         """Charges not posted yet on `date`; none in an agreement."""
@@ -80,28 +98,13 @@ class Title:
         """Apply one entry to the balance."""
         amount = entry.amount_minor
         moves = amount if entry.kind is Kind.CHARGED else -amount
-        match entry.component:
-            case Component.PENALTY:
-                self.open_penalty_minor += moves
-            case Component.INTEREST:
-                self.open_interest_minor += moves
-            case _:
-                self.open_principal_minor += moves
-        match entry.kind:
-            case Kind.CHARGED if entry.component is Component.PENALTY:
-                self.charged_penalty_minor += amount
-            case Kind.CHARGED:
-                self.charged_interest_minor += amount
-                if entry.through_date is not None and entry.from_date is not None:
-                    self.accrued_through = entry.through_date if amount > 0 else entry.from_date
-            case Kind.RECEIVED:
-                self.received_minor += amount
-            case Kind.WAIVED:
-                self.waived_minor += amount
-            case Kind.WITHDRAWN:
-                self.withdrawn_minor += amount
-            case Kind.WRITTEN_OFF:
-                self.written_off_minor += amount
+        _add(self, _OPEN[entry.component], moves)
+        if entry.kind is not Kind.CHARGED:
+            _add(self, _GONE[entry.kind], amount)
+            return
+        _add(self, _CHARGED[entry.component], amount)
+        if entry.through_date is not None and entry.from_date is not None:
+            self.accrued_through = entry.through_date if amount > 0 else entry.from_date
 
     def charge(self, date: datetime.date) -> list[Entry]:
         """Post the charges accrued to `date`."""
@@ -151,6 +154,8 @@ class Title:
             self.state = TitleState.WITHDRAWN
         elif self.written_off_minor and not self.open_minor:
             self.state = TitleState.WRITTEN_OFF
+        elif self.novated_minor and not self.open_minor:
+            self.state = TitleState.NOVATED
         elif not self.open_minor:
             self.state = TitleState.PAID
         elif self.agreement_id is not None:
