@@ -19,7 +19,7 @@ from agreement_service.domain import plans
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
 from agreement_service.store import payments as payment_store
-from agreement_service.usecases import agreements, moments, payments, summary, titles
+from agreement_service.usecases import agreements, life, moments, payments, summary, titles
 from recupera.case.v1 import case_facts_pb2
 from servicekit import clock, dates, db, ids
 from support import databases
@@ -181,7 +181,7 @@ class Agency:
     def accept(self, agreement_id: uuid.UUID, version: int | None = None) -> None:
         """The debtor says yes."""
         with self.tx() as tx:
-            agreements.accept(
+            life.accept(
                 tx=tx,
                 agency=self.agency,
                 agreement_id=agreement_id,
@@ -193,7 +193,7 @@ class Agency:
     def cancel(self, agreement_id: uuid.UUID) -> None:
         """End it."""
         with self.tx() as tx:
-            agreements.cancel(
+            life.cancel(
                 tx=tx,
                 agency=self.agency,
                 agreement_id=agreement_id,

@@ -5,7 +5,7 @@ import datetime
 import pytest
 
 from agreement_service.domain import boleto, pix, plans
-from agreement_service.usecases import agreements
+from agreement_service.usecases import agreements, life
 from servicekit import errors, ids
 
 TUESDAY = datetime.date(2026, 10, 6)  # 45 days before the business date, Friday 2026-11-20
@@ -29,11 +29,11 @@ def test_w09_usable_through_its_last_day_not_after(agency):
     agency.accept(first)
     agency.cancel(first)
     agency.set_clock(datetime.date(2026, 11, 24))
-    with pytest.raises(agreements.ProposalExpired):
+    with pytest.raises(life.ProposalExpired):
         agency.accept(second)
     agency.run_day(datetime.date(2026, 11, 24))
     assert agency.agreement(second).state == "EXPIRED"
-    with pytest.raises(agreements.ProposalExpired):
+    with pytest.raises(life.ProposalExpired):
         agency.accept(second)
 
 
@@ -141,7 +141,7 @@ def test_cancelled_before_its_last_day_charges_nothing_twice(agency):
     title = agency.title(placed)
     assert (title.state, title.accrued_through) == ("OPEN", datetime.date(2026, 11, 25))
     assert agency.check_money().sums[0].open == 103_667
-    with pytest.raises(agreements.AgreementOver):
+    with pytest.raises(life.AgreementOver):
         agency.cancel(agreement_id)
 
 
@@ -149,7 +149,7 @@ def test_a_proposal_over_a_title_that_changed_is_refused(agency):
     (placed,) = agency.place((TUESDAY, 100_000))
     agreement_id = agency.propose(placed.case_id, terms=THREE)
     agency.pay(100, title_reference=placed.reference)
-    with pytest.raises(agreements.TitlesChangedSinceProposal):
+    with pytest.raises(life.TitlesChangedSinceProposal):
         agency.accept(agreement_id)
 
 
@@ -161,7 +161,7 @@ def test_a_case_is_in_one_agreement_at_a_time(agency):
         agency.accept(second)
     with pytest.raises(agreements.TitlesInAgreement):
         agency.propose(placed.case_id, terms=THREE)
-    with pytest.raises(agreements.AgreementNotProposed):
+    with pytest.raises(life.AgreementNotProposed):
         agency.accept(first)
 
 

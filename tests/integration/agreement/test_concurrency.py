@@ -8,7 +8,7 @@ import pytest
 
 from agreement_service.domain import plans
 from agreement_service.store import payments as payment_store
-from agreement_service.usecases import agreements, titles
+from agreement_service.usecases import agreements, life, titles
 from servicekit import errors
 
 TUESDAY = datetime.date(2026, 10, 6)
@@ -112,7 +112,7 @@ def test_payment_against_acceptance(agency):
         if accepted is None:
             assert agency.agreement(agreement_id).paid_minor == 60_000
         else:
-            assert isinstance(accepted, agreements.TitlesChangedSinceProposal)
+            assert isinstance(accepted, life.TitlesChangedSinceProposal)
 
 
 def test_the_same_reversal_twice(agency):

@@ -3,7 +3,7 @@
 import grpc
 
 from agreement_service import providers
-from agreement_service.rpc import agreements, payments, titles
+from agreement_service.rpc import agreements, life, payments, titles
 from recupera.agreement.v1 import agreement_service_pb2_grpc
 from servicekit import db
 
@@ -13,6 +13,7 @@ SERVICES = ["recupera.agreement.v1.AgreementService"]
 class AgreementServicer(
     titles.Titles,
     agreements.Agreements,
+    life.Life,
     payments.Payments,
     agreement_service_pb2_grpc.AgreementServiceServicer,
 ):

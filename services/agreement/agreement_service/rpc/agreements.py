@@ -1,4 +1,4 @@
-"""Agreements: simulated, proposed, accepted, ended, read."""
+"""Agreements: simulated, proposed, read."""
 # ruff: noqa: N802 -- methods carry the names of the RPCs
 
 import uuid
@@ -17,7 +17,7 @@ from servicekit import dates, db, errors, ids, money, names, pagination, rpc
 
 
 class Agreements(common.Methods):
-    """Agreements: simulated, proposed, accepted, ended, read."""
+    """Agreements: simulated, proposed, read."""
 
     def SimulateAgreement(
         self, request: agreement_service_pb2.SimulateAgreementRequest, context: grpc.ServicerContext
@@ -62,46 +62,7 @@ class Agreements(common.Methods):
                 broken_days=request.broken_days,
                 moment=moments.read(tx, agency),
             )
-            return _agreement(tx, agency, agreement_id)
-
-        return self.once(agency, request, agreement_pb2.Agreement, run)
-
-    def AcceptAgreement(
-        self, request: agreement_service_pb2.AcceptAgreementRequest, context: grpc.ServicerContext
-    ) -> agreement_pb2.Agreement:
-        """The debtor says yes."""
-        agency, agreement_id = common.named(common.AGREEMENT, request.name, "agreement")
-
-        def run(tx: db.Transaction) -> agreement_pb2.Agreement:
-            agreements.accept(
-                tx=tx,
-                agency=agency,
-                agreement_id=agreement_id,
-                version=common.version_of(request.etag),
-                moment=moments.read(tx, agency),
-                bank=self.bank,
-            )
-            return _agreement(tx, agency, agreement_id)
-
-        return self.once(agency, request, agreement_pb2.Agreement, run)
-
-    def CancelAgreement(
-        self, request: agreement_service_pb2.CancelAgreementRequest, context: grpc.ServicerContext
-    ) -> agreement_pb2.Agreement:
-        """End a proposal or an agreement in force."""
-        agency, agreement_id = common.named(common.AGREEMENT, request.name, "agreement")
-
-        def run(tx: db.Transaction) -> agreement_pb2.Agreement:
-            agreements.cancel(
-                tx=tx,
-                agency=agency,
-                agreement_id=agreement_id,
-                reason=common.reason(request.reason),
-                version=common.version_of(request.etag),
-                moment=moments.read(tx, agency),
-                bank=self.bank,
-            )
-            return _agreement(tx, agency, agreement_id)
+            return agreement(tx, agency, agreement_id)
 
         return self.once(agency, request, agreement_pb2.Agreement, run)
 
@@ -111,7 +72,7 @@ class Agreements(common.Methods):
         """One agreement with its instalments and instruments."""
         agency, agreement_id = common.named(common.AGREEMENT, request.name, "agreement")
         with db.begin(self.engine, agency=agency) as tx:
-            return _agreement(tx, agency, agreement_id, creditor=rpc.caller().creditor)
+            return agreement(tx, agency, agreement_id, creditor=rpc.caller().creditor)
 
     def ListAgreements(
         self, request: agreement_service_pb2.ListAgreementsRequest, context: grpc.ServicerContext
@@ -170,9 +131,10 @@ def _row(row: plans.Row, currency: str) -> agreement_pb2.PlanRow:
     )
 
 
-def _agreement(
+def agreement(
     tx: db.Transaction, agency: uuid.UUID, agreement_id: uuid.UUID, *, creditor: uuid.UUID | None = None
 ) -> agreement_pb2.Agreement:
+    """One agreement as it is answered. Raises ResourceNotFound."""
     records = agreement_store.get(tx, agency, [agreement_id], creditor=creditor)
     if not records:
         raise errors.ResourceNotFound("no such agreement", agreement=agreement_id)

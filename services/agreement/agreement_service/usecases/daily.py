@@ -7,7 +7,7 @@ from agreement_service import providers
 from agreement_service.domain import accounts
 from agreement_service.store import accounts as account_store
 from agreement_service.store import daily as store
-from agreement_service.usecases import agreements, books, facts, moments
+from agreement_service.usecases import books, facts, life, moments
 from servicekit import db
 
 
@@ -77,7 +77,7 @@ def _move(
         {key: one.case_ids for key, one in known.items()},
     )
     if broken:
-        agreements.end(
+        life.end(
             tx=tx,
             agency=agency,
             ending={
