@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.type import money_pb2
 
 from agreement_service import providers
-from agreement_service.domain import balances
+from agreement_service.domain import balances, limits
 from agreement_service.usecases import titles
 from recupera.agreement.v1 import agreement_pb2
 from servicekit import dates, db, errors, idempotency, ids, money, names, rpc
@@ -43,6 +43,12 @@ class Methods:
                 response=response,
                 run=lambda: run(tx),
             )
+
+
+def authority() -> limits.Authority:
+    """On whose authority the current call does what it does."""
+    caller = rpc.caller()
+    return limits.Authority(subject=caller.subject, roles=caller.roles)
 
 
 def agency_of(name: str, field: str) -> uuid.UUID:

@@ -16,6 +16,10 @@ TEXT = sa.Text()
 DATE = sa.Date()
 BIG = sa.BigInteger()
 INT = sa.Integer()
+BOOL = sa.Boolean()
+BYTES = sa.LargeBinary()
+TEXTS = sa.ARRAY(sa.Text())
+UUIDS = sa.ARRAY(sa.Uuid())
 INSTANT = sa.DateTime(timezone=True)
 
 _OWN_ID = "UUID made by this service"
