@@ -101,3 +101,57 @@ def test_the_largest_id_fits():
 def test_a_wrong_txid_is_refused(txid):
     with pytest.raises(pix.BrCodeMalformed):
         pix.static_code(key="k", name="N", city="C", txid=txid)
+
+
+def test_standard_4_4_dynamic_vector_is_made():
+    location = "pix.example.com/qr/93598be0-1bd0-4997-8318-81776a1d8a99"
+    made = pix.dynamic_code(location=location, name="EMPRESA", city="SAO PAULO")
+    # the published string writes the account's GUI in capitals; readers ignore the case
+    assert made.replace("br.gov.bcb.pix", "BR.GOV.BCB.PIX")[:-4] == DYNAMIC[:-4]
+    assert pix.parse(made) == pix.parse(DYNAMIC) | {"63": made[-4:], "26.00": "br.gov.bcb.pix"}
+
+
+def test_standard_4_4_negative_length_says_eight_for_seven_under_a_right_checksum():
+    """The published bad code declares `6208` before seven characters; with `6207` the same fields are a good code."""
+    bad = STATIC[:-4].replace("62070503***", "62080503***")
+    with pytest.raises(pix.BrCodeMalformed):
+        pix.parse(bad + pix.crc16(bad))
+    mended = bad.replace("62080503***", "62070503***")
+    assert pix.parse(mended + pix.crc16(mended))["62.05"] == "***"
+
+
+@given(
+    path=st.from_regex(r"[A-Za-z0-9./_-]{1,60}", fullmatch=True),
+    minor=st.integers(0, 10**12 - 1),
+    single_use=st.booleans(),
+)
+def test_dynamic_encode_and_parse_are_inverse(path, minor, single_use):
+    location = f"pix.example.com/{path}"
+    made = pix.dynamic_code(
+        location=location, name="Recupera", city="SAO PAULO", amount_minor=minor, single_use=single_use
+    )
+    found = pix.parse(made)
+    assert found["26.25"] == location
+    assert found.get("01") == ("12" if single_use else None)
+    assert (pix.amount_of(found) or 0) == minor
+
+
+@pytest.mark.parametrize(
+    "location", ["", "https://pix.example.com/qr/1", "x" * 78, "pix.example.com/ com espaço"]
+)
+def test_an_address_that_no_payer_could_open_is_refused(location):
+    with pytest.raises(pix.BrCodeMalformed):
+        pix.dynamic_code(location=location, name="N", city="C")
+
+
+def test_a_code_with_key_and_address_is_refused():
+    account = "0014br.gov.bcb.pix0101k2503a/b"
+    body = f"00020126{len(account):02d}{account}5204000053039865802BR5901N6001C62070503***6304"
+    with pytest.raises(pix.BrCodeMalformed, match="not both"):
+        pix.parse(body + pix.crc16(body))
+
+
+@given(st.uuids())
+def test_charge_txids_fit_the_pix_api(instrument):
+    assert len(pix.charge_txid_of(instrument)) == 32
+    assert pix.charge_txid_of(instrument).isalnum()

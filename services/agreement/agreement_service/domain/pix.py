@@ -1,4 +1,8 @@
-"""Pix BR Code: the text behind the QR (standards.md 4.4; BCB "Manual de Padrões para Iniciação do Pix")."""
+"""Pix BR Code: the text behind the QR (standards.md 4.4; BCB "Manual de Padrões para Iniciação do Pix").
+
+A static code carries the key and at most the amount; a dynamic one carries the address of a charge at the bank (cob,
+cobv), which says amount, due date and charges when it is read.
+"""
 
 import binascii
 import re
@@ -42,6 +46,11 @@ def txid_of(instrument: uuid.UUID) -> str:
     return digits
 
 
+def charge_txid_of(instrument: uuid.UUID) -> str:
+    """The txid of a charge over the Pix API (26 to 35 letters and digits): the instrument's id, 32 hex digits."""
+    return instrument.hex
+
+
 def _field(identifier: str, value: str) -> str:
     if not 1 <= len(value) <= 99:
         raise BrCodeMalformed(f"field {identifier} has {len(value)} characters, expected 1 to 99")
@@ -69,6 +78,34 @@ def static_code(
     return body + crc16(body)
 
 
+def dynamic_code(
+    *,
+    location: str,
+    name: str,
+    city: str,
+    amount_minor: int = 0,
+    single_use: bool = True,
+    txid: str = NO_TXID,
+) -> str:
+    """A dynamic BR Code of the charge at `location` (host and path without scheme, at most 77 characters).
+
+    `single_use` writes the point of initiation 12. The amount is left out (0) where only the charge says it. Raises
+    BrCodeMalformed.
+    """
+    if not re.fullmatch(r"(?!https?:)[\x21-\x7e]{1,77}", location):
+        raise BrCodeMalformed("expected an address of 1 to 77 characters without its scheme")
+    if txid != NO_TXID and not re.fullmatch(r"[A-Za-z0-9]{1,25}", txid):
+        raise BrCodeMalformed("expected a txid of 1 to 25 letters and digits")
+    body = _field("00", "01") + (_field("01", "12") if single_use else "")
+    body += _field("26", _field("00", GUI) + _field("25", location))
+    body += _field("52", "0000") + _field("53", "986")
+    if amount_minor:
+        body += _field("54", str(money.from_minor(amount_minor)))
+    body += _field("58", "BR") + _field("59", plain(name, MAX_NAME)) + _field("60", plain(city, MAX_CITY))
+    body += _field("62", _field("05", txid)) + "6304"
+    return body + crc16(body)
+
+
 def parse(code: str) -> dict[str, str]:
     """The fields of a BR Code by path: `26.01` key, `26.25` address of the payload, `54` amount, `62.05` txid.
 
@@ -89,8 +126,10 @@ def parse(code: str) -> dict[str, str]:
             found[identifier] = value
     if found.get("26.00", "").lower() != GUI:
         raise BrCodeMalformed("expected an account of br.gov.bcb.pix in field 26")
-    if "26.01" not in found and "26.25" not in found:
-        raise BrCodeMalformed("expected a key or an address in field 26")
+    if ("26.01" in found) == ("26.25" in found):
+        raise BrCodeMalformed("expected a key or an address in field 26, not both")
+    if found.get("01", "11") not in ("11", "12"):
+        raise BrCodeMalformed("expected 11 or 12 as point of initiation in field 01")
     missing = [name for name in ("52", "53", "58", "59", "60", "62.05") if name not in found]
     if missing:
         raise BrCodeMalformed(f"missing fields: {', '.join(missing)}")
