@@ -1,107 +1,47 @@
-"""python -m dialer_service serve | worker | migrate | replay [--case ID] | republish --agency ID"""
+"""python -m dialer_service serve | worker | migrate | replay [--case ID] | republish [--agency ID]"""
 
-import argparse
 import datetime
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from dialer_service import providers
 from dialer_service.settings import Settings
-from servicekit import auth, client, clock, db, telemetry
-from servicekit import settings as settings_module
-
-if TYPE_CHECKING:
-    from dialer_service import worker
+from servicekit import auth, client, clock, commands, db
 
 SERVICE = "dialer"
 PAGE = 500
 """Calls of one transaction of `republish`."""
 
 
-def main() -> None:
-    """Run one command of the dialer."""
-    parser = argparse.ArgumentParser(
-        prog="dialer_service", description="Calls: campaigns, agents, dispositions."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="answer gRPC calls")
-    commands.add_parser("worker", help="apply facts and run the loops of campaigns")
-    commands.add_parser("migrate", help="bring the database to the newest version")
-    replay = commands.add_parser("replay", help="apply parked facts in order")
-    replay.add_argument("--case", type=UUID, help="of one case only")
-    republish = commands.add_parser("republish", help="send the present state of calls and campaigns again")
-    republish.add_argument("--agency", type=UUID, required=True)
-    arguments = parser.parse_args()
-    try:
-        match arguments.command:
-            case "migrate":
-                _migrate()
-            case "serve":
-                _serve(settings_module.load(Settings))
-            case "worker":
-                _worker(settings_module.load(Settings))
-            case "replay":
-                _replay(settings_module.load(Settings), arguments.case)
-            case "republish":
-                _republish(settings_module.load(Settings), arguments.agency)
-    except settings_module.SettingsError as error:
-        sys.exit(str(error))
-
-
-def _migrate() -> None:
-    from servicekit import migrations
-
-    settings = settings_module.load(settings_module.MigrationSettings, service=SERVICE)
-    telemetry.setup_logging(SERVICE, "migrate", settings.log_level)
-    here = Path(__file__).resolve().parent
-    inside = (
-        here / "migrations"
-    )  # where the distribution has them; in the repository they are beside the package
-    migrations.upgrade(settings.owner_database_url, inside if inside.is_dir() else here.parent / "migrations")
-
-
-def _serve(settings: Settings) -> None:
+def api(settings: Settings, engine: db.Engine) -> commands.Api:
+    """What answers calls."""
     from dialer_service import rpc, store
-    from servicekit import rpc as server
 
-    engine = db.create_engine(settings.database_url, application_name="dialer serve")
     servicer = rpc.DialerServicer(engine, promise_max_days=settings.promise_max_days)
-    server.serve(
-        settings=settings,
-        service=SERVICE,
-        add_servicers=lambda to: rpc.add_to(to, servicer),
-        descriptors=rpc.SERVICES,
+    return commands.Api(
+        add_servicers=lambda server: rpc.add_to(server, servicer),
+        services=rpc.SERVICES,
         ready=lambda: store.ready(engine),
     )
 
 
-def _worker(settings: Settings) -> None:
+def work(settings: Settings, engine: db.Engine) -> commands.Work:
+    """What applies facts and runs the loops of campaigns."""
     from dialer_service import worker
-    from servicekit import host
 
-    telemetry.setup(SERVICE, "worker", settings)
-    engine = db.create_engine(settings.database_url, application_name="dialer worker")
-    host.run(worker.DialerWorker, wiring=_wiring(settings), settings=settings, engine=engine)
-    telemetry.shutdown()
-
-
-def _replay(settings: Settings, case_id: UUID | None) -> None:
-    from dialer_service import worker
-    from servicekit import parked
-
-    telemetry.setup_logging(SERVICE, "replay", settings.log_level)
-    engine = db.create_engine(settings.database_url, application_name="dialer replay")
-    done = parked.replay(engine, worker.DialerWorker, _wiring(settings), case_id)
-    sys.exit(1 if done.refused else 0)
+    channel = client.Channel(settings.case_address, auth.Signer(SERVICE, settings.service_key_file))
+    wiring = worker.Wiring(
+        exchange=providers.SimulatedExchange(),
+        permission=providers.CasePermission(channel, timeout=settings.permission_timeout),
+        handling=datetime.timedelta(seconds=settings.handling_seconds),
+        allow_simulated_clock=settings.allow_simulated_clock,
+    )
+    return commands.Work(worker=worker.DialerWorker, wiring=wiring)
 
 
-def _republish(settings: Settings, agency: UUID) -> None:
+def republish(engine: db.Engine, agency: UUID) -> None:
+    """Calls and campaigns."""
     from dialer_service import usecases
 
-    telemetry.setup_logging(SERVICE, "republish", settings.log_level)
-    engine = db.create_engine(settings.database_url, application_name="dialer republish")
     after: UUID | None = None
     while True:
         with db.begin(engine, agency=agency) as tx:
@@ -118,17 +58,15 @@ def _republish(settings: Settings, agency: UUID) -> None:
             return
 
 
-def _wiring(settings: Settings) -> "worker.Wiring":
-    from dialer_service import worker
-
-    channel = client.Channel(settings.case_address, auth.Signer(SERVICE, settings.service_key_file))
-    return worker.Wiring(
-        exchange=providers.SimulatedExchange(),
-        permission=providers.CasePermission(channel, timeout=settings.permission_timeout),
-        handling=datetime.timedelta(seconds=settings.handling_seconds),
-        allow_simulated_clock=settings.allow_simulated_clock,
-    )
-
-
 if __name__ == "__main__":
-    main()
+    commands.main(
+        commands.Program(
+            service=SERVICE,
+            description="Calls: campaigns, agents, dispositions.",
+            main_file=__file__,
+            settings=Settings,
+            api=api,
+            work=work,
+            republish=republish,
+        )
+    )

@@ -1,139 +1,64 @@
-"""import: serve | worker | migrate | replay | republish. The only place that wires things together."""
+"""python -m import_service serve | worker | migrate | replay [--case ID] | republish [--agency ID]"""
 
-from __future__ import annotations
-
-import argparse
-import functools
 import os
-import pathlib
-import sys
-import uuid
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 from import_service.settings import Settings
-from servicekit import settings
+from servicekit import auth, client, commands, db
 
-if TYPE_CHECKING:
-    from import_service import worker
-
-SERVICE = "recupera.imports.v1.ImportService"
+SERVICE = "import"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 2 where settings are missing or wrong."""
-    parser = argparse.ArgumentParser(prog="python -m import_service", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="the gRPC API")
-    commands.add_parser("worker", help="reads files, takes facts, takes batches back")
-    commands.add_parser("migrate", help="bring the database to this version")
-    replay = commands.add_parser("replay", help="apply parked facts, in order")
-    replay.add_argument("--case", type=uuid.UUID, help="only the facts of this case or batch")
-    republish = commands.add_parser("republish", help="publish the present state again")
-    republish.add_argument("--agency", type=uuid.UUID, help="only this agency; else every agency")
-    chosen = parser.parse_args(arguments)
-    try:
-        match chosen.command:
-            case "serve":
-                _serve()
-            case "worker":
-                _worker()
-            case "migrate":
-                _migrate()
-            case "replay":
-                _replay(chosen.case)
-            case "republish":
-                _republish(chosen.agency)
-    except settings.SettingsError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
-
-
-def _serve() -> None:
+def api(settings: Settings, engine: db.Engine) -> commands.Api:
+    """What answers calls."""
     from import_service import rpc
-    from recupera.imports.v1 import imports_service_pb2_grpc
-    from servicekit import db
-    from servicekit import rpc as server
 
-    found = settings.load(Settings)
-    engine = db.create_engine(found.database_url, application_name="import-serve")
-    servicer = rpc.ImportServicer(engine=engine, settings=found)
-    server.serve(
-        settings=found,
-        service="import",
-        add_servicers=functools.partial(
-            imports_service_pb2_grpc.add_ImportServiceServicer_to_server, servicer
-        ),
-        descriptors=[SERVICE],
+    servicer = rpc.ImportServicer(engine=engine, settings=settings)
+    return commands.Api(
+        add_servicers=lambda server: rpc.add_to(server, servicer),
+        services=rpc.SERVICES,
         ready=servicer.ready,
     )
-    engine.dispose()
 
 
-def _worker() -> None:
-    # two threads read a file as fast as many do, and each costs memory
+def work(settings: Settings, engine: db.Engine) -> commands.Work:
+    """What reads files, takes facts, takes batches back."""
+    # two threads read a file as fast as many do, and each costs memory; polars reads this when it is loaded
     os.environ.setdefault("POLARS_MAX_THREADS", "2")
     from import_service import worker
-    from servicekit import db, host, telemetry
-
-    found = settings.load(Settings)
-    telemetry.setup("import", "worker", found)
-    engine = db.create_engine(found.database_url, application_name="import-worker")
-    host.run(worker.ImportWorker, wiring=_wiring(found), settings=found, engine=engine)
-    telemetry.shutdown()
-
-
-def _wiring(found: Settings) -> worker.Wiring:
-    from import_service import worker
     from import_service.providers import remote
-    from servicekit import auth, client
 
-    signer = auth.Signer("import", found.service_key_file)
-    return worker.Wiring(
+    signer = auth.Signer(SERVICE, settings.service_key_file)
+    wiring = worker.Wiring(
         remote=remote.Services(
-            case=client.Channel(found.case_address, signer),
-            agreement=client.Channel(found.agreement_address, signer),
+            case=client.Channel(settings.case_address, signer),
+            agreement=client.Channel(settings.agreement_address, signer),
         ),
-        allow_simulated_clock=found.allow_simulated_clock,
-        max_error_percent=found.max_error_percent,
-        slice_retention_days=found.slice_retention_days,
+        allow_simulated_clock=settings.allow_simulated_clock,
+        max_error_percent=settings.max_error_percent,
+        slice_retention_days=settings.slice_retention_days,
     )
+    return commands.Work(worker=worker.ImportWorker, wiring=wiring)
 
 
-def _migrate() -> None:
-    from servicekit import migrations, telemetry
-
-    found = settings.load(settings.MigrationSettings, service="import")
-    telemetry.setup_logging("import", "migrate", found.log_level)
-    migrations.upgrade(found.owner_database_url, pathlib.Path(__file__).parents[1] / "migrations")
-
-
-def _replay(case_id: uuid.UUID | None) -> None:
-    from import_service import worker
-    from servicekit import db, parked, telemetry
-
-    found = settings.load(Settings)
-    telemetry.setup("import", "replay", found)
-    engine = db.create_engine(found.database_url, application_name="import-replay")
-    parked.replay(engine, worker.ImportWorker, _wiring(found), case_id)
-    engine.dispose()
-    telemetry.shutdown()
-
-
-def _republish(agency: uuid.UUID | None) -> None:
+def republish(engine: db.Engine, agency: UUID) -> None:
+    """States of batches, and slices that are not applied yet."""
     from import_service import usecases
-    from servicekit import clock, db, telemetry
+    from servicekit import clock
 
-    found = settings.load(Settings)
-    telemetry.setup("import", "republish", found)
-    engine = db.create_engine(found.database_url, application_name="import-republish")
-    for one in [agency] if agency else clock.agencies(engine):
-        with db.begin(engine, agency=one) as tx:
-            usecases.republish(tx, one, clock=clock.read(tx, one))
-    engine.dispose()
-    telemetry.shutdown()
+    with db.begin(engine, agency=agency) as tx:
+        usecases.republish(tx, agency, clock=clock.read(tx, agency))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.main(
+        commands.Program(
+            service=SERVICE,
+            description="Files in and out: portfolios, payments, batches, rejected rows.",
+            main_file=__file__,
+            settings=Settings,
+            api=api,
+            work=work,
+            republish=republish,
+        )
+    )

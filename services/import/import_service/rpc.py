@@ -17,6 +17,7 @@ from import_service.settings import Settings
 from recupera.imports.v1 import imports_pb2, imports_service_pb2, imports_service_pb2_grpc
 from servicekit import auth, blobs, clock, dates, db, errors, idempotency, money, names, pagination, rpc
 
+SERVICES = ["recupera.imports.v1.ImportService"]
 BATCH = "agencies/{agency}/batches/{batch}"
 AGENCY = "agencies/{agency}"
 
@@ -25,6 +26,11 @@ _KINDS = {
     imports_pb2.BATCH_KIND_PAYMENTS: domain.Kind.PAYMENTS,
 }
 _APPLIED = frozenset({domain.State.APPLIED, domain.State.APPLIED_WITH_ERRORS, domain.State.ROLLING_BACK})
+
+
+def add_to(server: grpc.Server, servicer: ImportServicer) -> None:
+    """Register the servicer."""
+    imports_service_pb2_grpc.add_ImportServiceServicer_to_server(servicer, server)
 
 
 class ImportServicer(imports_service_pb2_grpc.ImportServiceServicer):
