@@ -7,6 +7,7 @@ BRL and EUR, both of two decimal places. Half-up is away from zero on a tie, on 
 
 import dataclasses
 import decimal
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -130,20 +131,24 @@ def allocate(total_minor: int, weights: Sequence[int | Decimal]) -> list[int]:
     """
     if total_minor < 0:
         return [-part for part in allocate(-total_minor, weights)]
-    shares = [Fraction(weight) for weight in weights]
-    whole = sum(shares, Fraction(0))
-    if any(share < 0 for share in shares):
+    if any(weight < 0 for weight in weights):
         raise ValueError("a weight is negative")
+    shares = [weight for weight in weights if isinstance(weight, int)]
+    if len(shares) < len(weights):
+        exact = [Fraction(weight) for weight in weights]
+        unit = math.lcm(*(share.denominator for share in exact))
+        shares = [int(share * unit) for share in exact]
+    whole = sum(shares)
     if whole == 0:
         if total_minor or not shares:
             raise ValueError("nothing to allocate to: all weights are zero")
         return [0] * len(shares)
     parts: list[int] = []
-    remainders: list[Fraction] = []
+    remainders: list[int] = []
     for share in shares:
-        exact = share * total_minor / whole
-        parts.append(int(exact))
-        remainders.append(exact - int(exact))
+        part, remainder = divmod(share * total_minor, whole)
+        parts.append(part)
+        remainders.append(remainder)
     left = total_minor - sum(parts)
     for index in sorted(range(len(parts)), key=lambda at: (-remainders[at], at))[:left]:
         parts[index] += 1

@@ -85,7 +85,8 @@ class Account:
         instalments: Sequence[Instalment],
         business_date: datetime.date,
     ) -> None:
-        """Bind the agreed titles: post their charges as agreed, waive the discount, stop their accrual.
+        """Bind the agreed titles: post their charges as agreed and what the negotiation adds, waive the discount, stop
+        their accrual.
 
         The caller has checked that the titles are unchanged since the proposal.
         """
@@ -96,32 +97,35 @@ class Account:
             title = self.title(item.title_id)
             entries = title.charge(agreement.expire_date)
             title.agreement_id = agreement.agreement_id
-            limits = {
-                Component.PENALTY: item.waived_penalty_minor,
-                Component.INTEREST: item.waived_interest_minor,
-            }
-            self._record_agreement(entries + title.close(Kind.WAIVED, limits), business_date)
+            for component, amount in item.added().items():
+                entries.append(title.entry(component, Kind.CHARGED, amount))
+                title.post(entries[-1])
+            self._record_agreement(entries + title.close(Kind.WAIVED, item.waived()), business_date)
         awaits = self.instalments[0].number == 0
         agreement.state = AgreementState.AWAITING_DOWN_PAYMENT if awaits else AgreementState.ACTIVE
         self._earn(business_date)
         self._settle_states(business_date)
 
     def end(self, *, state: AgreementState, date: datetime.date) -> None:
-        """End the agreement unfulfilled as `state` on `date`; its titles come back less what was paid."""
+        """End the agreement unfulfilled as `state` on `date`; its titles come back less what was paid.
+
+        What it forgave is owed again; what it added disappears as far as it is not paid.
+        """
         agreement = self.agreement
         assert agreement is not None
         for item in self.agreed:
             title = self.title(item.title_id)
             back = [
-                title.entry(component, Kind.WAIVED, -amount)
-                for component, amount in (
-                    (Component.PENALTY, item.waived_penalty_minor),
-                    (Component.INTEREST, item.waived_interest_minor),
-                )
-                if amount
+                title.entry(component, Kind.WAIVED, -amount) for component, amount in item.waived().items()
             ]
             self._post_all(back)
-            self._record_agreement(back, date)
+            gone = [
+                title.entry(component, Kind.CHARGED, -unpaid)
+                for component, amount in item.added().items()
+                if (unpaid := min(amount, title.open_of(component)))
+            ]
+            self._post_all(gone)
+            self._record_agreement(back + gone, date)
         bound = [title for title in self.titles if title.agreement_id == agreement.agreement_id]
         oldest = next((title for title in bound if title.open_minor), bound[0])
         for instalment in self.instalments:

@@ -104,16 +104,52 @@ class Instalment:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AgreedTitle:
-    """A title as it stands in a proposal: components counted to its last day, and what is forgiven of them."""
+    """A title as it stands in a proposal, minor units: components counted to its last day, what the negotiation adds to
+    them (S3-11), and what is forgiven; never more than both together."""
 
     title_id: uuid.UUID
     case_id: uuid.UUID
     title_version: int
     principal_minor: int
-    penalty_minor: int
-    interest_minor: int
-    waived_penalty_minor: int
-    waived_interest_minor: int
+    correction_minor: int = 0
+    penalty_minor: int = 0
+    interest_minor: int = 0
+    costs_minor: int = 0
+    fees_minor: int = 0
+    added_penalty_minor: int = 0
+    added_interest_minor: int = 0
+    added_costs_minor: int = 0
+    added_fees_minor: int = 0
+    waived_principal_minor: int = 0
+    waived_correction_minor: int = 0
+    waived_penalty_minor: int = 0
+    waived_interest_minor: int = 0
+    waived_costs_minor: int = 0
+    waived_fees_minor: int = 0
+
+    def added(self) -> dict[Component, int]:
+        """What the negotiation adds, by component; without zeros."""
+        return _parts(
+            (Component.COSTS, self.added_costs_minor),
+            (Component.FEES, self.added_fees_minor),
+            (Component.PENALTY, self.added_penalty_minor),
+            (Component.INTEREST, self.added_interest_minor),
+        )
+
+    def waived(self) -> dict[Component, int]:
+        """What is forgiven, by component; without zeros."""
+        return _parts(
+            (Component.COSTS, self.waived_costs_minor),
+            (Component.FEES, self.waived_fees_minor),
+            (Component.PENALTY, self.waived_penalty_minor),
+            (Component.INTEREST, self.waived_interest_minor),
+            (Component.CORRECTION, self.waived_correction_minor),
+            (Component.PRINCIPAL, self.waived_principal_minor),
+        )
+
+
+def _parts(*amounts: tuple[Component, int]) -> dict[Component, int]:
+    return {component: amount for component, amount in amounts if amount}
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
