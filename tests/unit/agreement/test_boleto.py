@@ -51,17 +51,6 @@ def test_standards_4_1_wallet_109_vector():
     assert boleto.decode(code, today=datetime.date(2017, 6, 1)).amount_minor == 60_000
 
 
-def test_itau_free_field_with_its_own_check_digits():
-    made = boleto.itau_free_field(number=10_152, branch="1248", account="02124")
-    assert made == "1090001015271248021246000"
-
-
-@pytest.mark.parametrize("number", [0, 100_000_000])
-def test_our_number_has_eight_digits(number):
-    with pytest.raises(boleto.SlipMalformed):
-        boleto.itau_free_field(number=number, branch="1248", account="02124")
-
-
 @pytest.mark.parametrize(
     ("date", "factor"),
     [
@@ -102,6 +91,19 @@ def test_the_window_ends_where_standards_4_2_says():
 
 
 @given(
+    due=st.dates(boleto.FACTOR_BASE + datetime.timedelta(days=1000), datetime.date(9000, 1, 1)),
+    minor=st.integers(0, boleto.MAX_AMOUNT_MINOR),
+    free=st.text("0123456789", min_size=25, max_size=25),
+    bank=st.text("0123456789", min_size=3, max_size=3).filter(lambda bank: bank[0] != "8"),
+)
+def test_line_and_barcode_are_inverse_for_every_date_and_value(due, minor, free, bank):
+    code = boleto.barcode(boleto.Slip(bank=bank, due_date=due, amount_minor=minor, free_field=free))
+    assert boleto.barcode_of_line(boleto.typeable_line(code)) == code
+    assert boleto.decode(code, today=due).due_date == due
+    assert boleto.decode(code, today=due).amount_minor == minor
+
+
+@given(
     today=st.dates(datetime.date(2010, 1, 1), datetime.date(2070, 1, 1)),
     days=st.integers(-3000, 5500),
     minor=st.integers(0, boleto.MAX_AMOUNT_MINOR),
@@ -120,8 +122,11 @@ def test_encode_and_decode_are_inverse(today, days, minor, free, bank):
 def test_any_wrong_digit_is_noticed(place, digit):
     line = "".join(character for character in VECTORS[2][1] if character.isdigit())
     wrong = line[:place] + str((int(line[place]) + digit) % 10) + line[place + 1 :]
-    with pytest.raises((boleto.SlipMalformed, boleto.SlipOfCollection)):
+    with pytest.raises((boleto.SlipMalformed, boleto.SlipOfCollection)) as refused:
         boleto.barcode_of_line(wrong)
+    if isinstance(refused.value, boleto.SlipMalformed) and place != 3:  # 3: the currency
+        block = 1 + sum(place >= end for end in (10, 21, 32))
+        assert refused.value.metadata["block"] == str(block)
 
 
 @pytest.mark.parametrize("text", ["8" + "0" * 43, "8" * 48])

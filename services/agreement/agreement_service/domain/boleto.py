@@ -1,12 +1,13 @@
-"""Boleto: barcode of 44 digits and typeable line (linha digitável) of 47 (standards.md 4.1, 4.2; feature S2-29).
+"""Boleto: barcode of 44 digits and typeable line (linha digitável) of 47 (standards.md 4.1, 4.2; S2-29, S5-26).
 
-Amounts in centavos of BRL. FEBRABAN's layout; the free field (campo livre) is the bank's own: Itaú wallet 109 here.
+Amounts in centavos of BRL. FEBRABAN's layout; the free field (campo livre) is the bank's own: `domain.banks`.
 """
 
 import dataclasses
 import datetime
 import re
 
+from agreement_service.domain.banks import base
 from servicekit import errors
 
 FACTOR_BASE = datetime.date(1997, 10, 7)
@@ -23,7 +24,7 @@ class SlipMalformed(errors.ServiceError):
 
 
 class SlipOfCollection(errors.ServiceError):
-    """A collection-tax slip (arrecadação: 48 digits, product 8): recognised, not accepted."""
+    """A collection-tax slip (arrecadação: line of 48 digits or barcode of 44 beginning with 8): recognised, refused."""
 
     status = errors.Status.INVALID_ARGUMENT
 
@@ -32,15 +33,6 @@ class SlipDateOutOfWindow(errors.ServiceError):
     """The due-date factor gives no date within the banks' window (3000 days back, 5500 ahead)."""
 
     status = errors.Status.INVALID_ARGUMENT
-
-
-def mod10(digits: str) -> int:
-    """Check digit modulo 10: weights 2, 1 from the right, digit sum, 10 counts as 0."""
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        product = int(digit) * (2 - place % 2)
-        total += product - 9 if product > 9 else product
-    return -total % 10
 
 
 def mod11(digits: str) -> int:
@@ -99,7 +91,7 @@ def typeable_line(code: str) -> str:
     """The line as printed: `AAAAA.AAAAA BBBBB.BBBBBB CCCCC.CCCCCC D FFFFVVVVVVVVVV`. Raises SlipMalformed."""
     code = check_barcode(code)
     first, second, third = code[:4] + code[19:24], code[24:34], code[34:44]
-    first, second, third = (field + str(mod10(field)) for field in (first, second, third))
+    first, second, third = (field + str(base.mod10(field)) for field in (first, second, third))
     return f"{first[:5]}.{first[5:]} {second[:5]}.{second[5:]} {third[:5]}.{third[5:]} {code[4]} {code[5:19]}"
 
 
@@ -108,28 +100,28 @@ def check_barcode(code: str) -> str:
     if re.fullmatch(r"8[0-9]{43}", code):
         raise SlipOfCollection("a collection-tax slip cannot be used here")
     if not re.fullmatch(r"[0-9]{44}", code):
-        raise SlipMalformed("expected 44 digits")
+        raise SlipMalformed("expected 44 digits", characters=len(code))
     if code[3] != "9":
         raise SlipMalformed("expected currency 9 (BRL)")
     if int(code[4]) != mod11(code[:4] + code[5:]):
-        raise SlipMalformed("the barcode's check digit is wrong")
+        raise SlipMalformed("the barcode's check digit is wrong", block="4")
     return code
 
 
 def barcode_of_line(line: str) -> str:
     """The 44 digits behind a typeable line, printed or bare; all four check digits are verified.
 
-    Raises SlipMalformed, SlipOfCollection.
+    Raises SlipMalformed (its `block` is the wrong one: 1 to 3, or 4 for the barcode's own), SlipOfCollection.
     """
     digits = re.sub(r"[ .\-]", "", line)
     if re.fullmatch(r"8[0-9]{47}", digits):
         raise SlipOfCollection("a collection-tax slip cannot be used here")
     if not re.fullmatch(r"[0-9]{47}", digits):
-        raise SlipMalformed("expected 47 digits")
+        raise SlipMalformed("expected 47 digits", characters=len(digits))
     first, second, third = digits[:10], digits[10:21], digits[21:32]
     for number, field in enumerate((first, second, third), 1):
-        if int(field[-1]) != mod10(field[:-1]):
-            raise SlipMalformed(f"the check digit of field {number} is wrong")
+        if int(field[-1]) != base.mod10(field[:-1]):
+            raise SlipMalformed(f"the check digit of block {number} is wrong", block=str(number))
     return check_barcode(first[:4] + digits[32:] + first[4:9] + second[:-1] + third[:-1])
 
 
@@ -142,24 +134,3 @@ def decode(code: str, *, today: datetime.date) -> Slip:
         amount_minor=int(code[9:19]),
         free_field=code[19:],
     )
-
-
-ITAU = "341"
-ITAU_WALLET = "109"
-ITAU_MAX_NUMBER = 99_999_999
-
-
-def itau_free_field(*, number: int, branch: str, account: str, wallet: str = ITAU_WALLET) -> str:
-    """Itaú's free field: wallet 3, our number 8, its check digit, branch 4, account 5, its check digit, 000.
-
-    `number` is the nosso número; both check digits are modulo 10. Raises SlipMalformed.
-    """
-    if not 0 < number <= ITAU_MAX_NUMBER:
-        raise SlipMalformed("our number has 8 digits", maximum=ITAU_MAX_NUMBER)
-    for value, length in ((wallet, 3), (branch, 4), (account, 5)):
-        if not re.fullmatch(rf"[0-9]{{{length}}}", value):
-            raise SlipMalformed("expected a wallet of 3 digits, a branch of 4, an account of 5")
-    ours = f"{number:08d}"
-    check_number = mod10(branch + account + wallet + ours)
-    check_account = mod10(branch + account)
-    return f"{wallet}{ours}{check_number}{branch}{account}{check_account}000"

@@ -1,10 +1,10 @@
 """The outside world: the bank that registers instruments, slices of payment files, the calendar of business days,
 documents on paper (`providers.documents`, imported where they are made)."""
 
+from agreement_service.domain.collection import CollectionAccount as CollectionAccount
 from agreement_service.providers.bank import PROVIDERS as PROVIDERS
 from agreement_service.providers.bank import BankProvider as BankProvider
 from agreement_service.providers.bank import BankUnavailable as BankUnavailable
-from agreement_service.providers.bank import CollectionAccount as CollectionAccount
 from agreement_service.providers.bank import OfflineBank as OfflineBank
 from agreement_service.providers.bank import Order as Order
 from agreement_service.providers.bank import Registration as Registration

@@ -5,20 +5,7 @@ import datetime
 import enum
 from typing import Protocol
 
-from agreement_service.domain import boleto
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CollectionAccount:
-    """Where the money of slips and Pix codes goes: Itaú branch, account and wallet, Pix key and its holder."""
-
-    bank: str
-    branch: str
-    account: str
-    wallet: str
-    pix_key: str
-    pix_name: str
-    pix_city: str
+from agreement_service.domain import collection
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +34,7 @@ class BankProvider(Protocol):
     """A bank, for one collection account. Every call is idempotent by the order's key. Raises BankUnavailable."""
 
     @property
-    def account(self) -> CollectionAccount:
+    def account(self) -> collection.CollectionAccount:
         """Where the money goes."""
         ...
 
@@ -68,11 +55,13 @@ class OfflineBank:
     """A bank that says yes at once and remembers nothing: for development, tests and the demo. Its account is the one
     of the published vectors (standards.md 4.1, 4.4), so nobody is paid by mistake."""
 
-    account = CollectionAccount(
-        bank=boleto.ITAU,
+    account = collection.CollectionAccount(
+        bank="341",
         branch="1248",
         account="02124",
-        wallet=boleto.ITAU_WALLET,
+        wallet="109",
+        beneficiary_name="Recupera Cobranças",
+        payable_days=collection.PAYABLE_DAYS,
         pix_key="123e4567-e12b-12d1-a456-426655440000",
         pix_name="Recupera Cobrancas",
         pix_city="SAO PAULO",

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Sequence
 
 from agreement_service import providers
-from agreement_service.domain import accounts, boleto, pix
+from agreement_service.domain import accounts, banks, boleto, pix
 from agreement_service.store import instruments as store
 from agreement_service.usecases import moments
 from servicekit import db, ids
@@ -34,14 +34,23 @@ def issue(
     numbers = store.numbers(
         tx,
         agency,
-        account=f"{account.bank}/{account.branch}/{account.account}/{account.wallet}",
+        account=account.series_key,
         count=len(ordered),
     )
     new = []
     for one, number in zip(ordered, numbers, strict=True):
         generation = 1 + max((old.generation for old in known.get(one.instalment_id, ())), default=0)
         if one.amount_minor <= boleto.MAX_AMOUNT_MINOR:
-            new.append(_boleto(account, one, number=number, generation=generation, now=moment.now))
+            new.append(
+                _boleto(
+                    account,
+                    one,
+                    number=number,
+                    generation=generation,
+                    now=moment.now,
+                    today=moment.business_date,
+                )
+            )
         new.append(_pix(account, one, generation=generation, now=moment.now))
     store.add(tx, agency, new)
 
@@ -53,15 +62,15 @@ def _boleto(
     number: int,
     generation: int,
     now: datetime.datetime,
+    today: datetime.date,
 ) -> store.Instrument:
-    free_field = boleto.itau_free_field(
-        number=number, branch=account.branch, account=account.account, wallet=account.wallet
-    )
+    bank = banks.of(account.bank)
+    ours = bank.our_number(account, number, today)
     slip = boleto.Slip(
         bank=account.bank,
         due_date=instalment.due_date,
         amount_minor=instalment.amount_minor,
-        free_field=free_field,
+        free_field=bank.free_field(account, ours),
     )
     return store.Instrument(
         id=ids.new(),
@@ -71,10 +80,10 @@ def _boleto(
         state="DRAFT",
         amount_minor=instalment.amount_minor,
         due_date=instalment.due_date,
-        our_number=f"{number:08d}",
+        our_number=ours.digits,
         barcode=boleto.barcode(slip),
         due_at=now,
-        act_key=f"{number:08d}",
+        act_key=ours.digits,
     )
 
 
