@@ -4,6 +4,7 @@ A command that passes its caller's limits is refused with `ApprovalNeeded`; whoe
 and runs it again, once, under the authority of the person who approves it.
 """
 
+import dataclasses
 import datetime
 import enum
 import uuid
@@ -35,17 +36,35 @@ TRANSITIONS = {
 """What may follow each state."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measured:
+    """A value that was held against a limit: of whose creditor, in the unit of the rule's kind."""
+
+    creditor_id: uuid.UUID
+    value: int
+    currency: str
+
+
 class ApprovalNeeded(errors.ServiceError):
     """The command goes beyond its caller's limits: somebody with the authority has to approve it.
 
     `rule` names what was met (a kind of limit, or a rule of the command's own in the same spelling), `limit` what is
     allowed and `asked` what the command asks for, both as short texts of numbers and units; `case_ids` the cases it
     is about, as far as known. None of it may hold personal data: it goes into facts, answers and logs.
+    `measured` where it was a limit: what was held against it, so that an approver's own limit can be.
     """
 
     status = errors.Status.FAILED_PRECONDITION
 
-    def __init__(self, *, rule: str, limit: str, asked: str, case_ids: Sequence[uuid.UUID] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        rule: str,
+        limit: str,
+        asked: str,
+        case_ids: Sequence[uuid.UUID] = (),
+        measured: Measured | None = None,
+    ) -> None:
         super().__init__(
             f"{rule}: {asked} asked, {limit} allowed: needs approval", rule=rule, limit=limit, asked=asked
         )
@@ -53,6 +72,7 @@ class ApprovalNeeded(errors.ServiceError):
         self.limit = limit
         self.asked = asked
         self.case_ids = tuple(sorted(set(case_ids)))
+        self.measured = measured
 
 
 def state_on(stored: State, *, expire_date: datetime.date, business_date: datetime.date) -> State:

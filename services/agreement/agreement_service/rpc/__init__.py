@@ -6,8 +6,12 @@ from typing import Any
 import grpc
 
 from agreement_service import providers
-from agreement_service.rpc import agreements, common, life, offers, payments, titles
-from recupera.agreement.v1 import agreement_service_pb2_grpc, offer_service_pb2_grpc
+from agreement_service.rpc import agreements, approvals, common, life, offers, payments, titles
+from recupera.agreement.v1 import (
+    agreement_service_pb2_grpc,
+    approval_service_pb2_grpc,
+    offer_service_pb2_grpc,
+)
 from servicekit import db
 
 
@@ -31,11 +35,15 @@ SERVICERS: Mapping[str, tuple[type[common.Methods], Callable[[Any, grpc.Server],
         offer_service_pb2_grpc.add_OfferServiceServicer_to_server,
     ),
 }
-"""Every gRPC service by its full name: its servicer, and what registers it."""
-SERVICES = list(SERVICERS)
+"""Every gRPC service whose commands may wait for approval, by its full name: its servicer, and what registers it."""
+SERVICES = [*SERVICERS, "recupera.agreement.v1.ApprovalService"]
 
 
 def add_to(server: grpc.Server, engine: db.Engine, bank: providers.BankProvider) -> None:
     """Register the servicers."""
-    for servicer, register in SERVICERS.values():
-        register(servicer(engine, bank), server)
+    made = {name: servicer(engine, bank) for name, (servicer, _) in SERVICERS.items()}
+    for name, (_, register) in SERVICERS.items():
+        register(made[name], server)
+    approval_service_pb2_grpc.add_ApprovalServiceServicer_to_server(
+        approvals.ApprovalServicer(engine, bank, made), server
+    )

@@ -1,16 +1,20 @@
 """What the servicers share: names, amounts, etags read and written; a mutation done once."""
 
+import contextlib
+import contextvars
+import dataclasses
 import datetime
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
 from google.type import money_pb2
 
 from agreement_service import providers
-from agreement_service.domain import balances, limits
-from agreement_service.usecases import titles
+from agreement_service.domain import approvals, balances, limits
+from agreement_service.usecases import approvals as approval_cases
+from agreement_service.usecases import moments, titles
 from recupera.agreement.v1 import agreement_pb2
 from servicekit import dates, db, errors, idempotency, ids, money, names, rpc
 
@@ -18,9 +22,35 @@ AGENCY = "agencies/{agency}"
 TITLE = "agencies/{agency}/titles/{title}"
 AGREEMENT = "agencies/{agency}/agreements/{agreement}"
 PAYMENT = "agencies/{agency}/payments/{payment}"
+APPROVAL = "agencies/{agency}/approvals/{approval}"
 MAX_REASON = 500
 
 M = TypeVar("M", bound=Message)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Execution:
+    """An approved command being run: in which transaction, for whom, as which method, on whose authority."""
+
+    tx: db.Transaction
+    requester: str
+    method: str
+    authority: limits.Authority
+
+
+_execution: contextvars.ContextVar[Execution | None] = contextvars.ContextVar(
+    "agreement_execution", default=None
+)
+
+
+@contextlib.contextmanager
+def executing(execution: Execution) -> Iterator[None]:
+    """Within, `Methods.once` and `authority` follow the execution instead of the call."""
+    token = _execution.set(execution)
+    try:
+        yield
+    finally:
+        _execution.reset(token)
 
 
 class Methods:
@@ -33,22 +63,69 @@ class Methods:
     def once(
         self, agency: uuid.UUID, request: Message, response: type[M], run: Callable[[db.Transaction], M]
     ) -> M:
-        """Do a mutation once for its request_id, in one transaction."""
-        with db.begin(self.engine, agency=agency) as tx:
+        """Do a mutation once for its request_id, in one transaction.
+
+        One that goes beyond its caller's limits is rolled back and stored for approval: raises ApprovalRequested.
+        Where it runs because it was approved, it runs in the transaction of the decision, and its answer is kept for
+        the requester's request_id.
+        """
+        execution = _execution.get()
+        if execution is not None:
             return idempotency.once(
-                tx,
-                caller=rpc.caller(),
-                method=rpc.method(),
+                execution.tx,
+                caller=dataclasses.replace(rpc.caller(), subject=execution.requester),
+                method=execution.method,
                 request=request,
                 response=response,
-                run=lambda: run(tx),
+                run=lambda: run(execution.tx),
             )
+        try:
+            with db.begin(self.engine, agency=agency) as tx:
+                return idempotency.once(
+                    tx,
+                    caller=rpc.caller(),
+                    method=rpc.method(),
+                    request=request,
+                    response=response,
+                    run=lambda: run(tx),
+                )
+        except approvals.ApprovalNeeded as needed:
+            beyond = needed
+        with db.begin(self.engine, agency=agency) as tx:
+            approval_id = approval_cases.request(
+                tx=tx,
+                agency=agency,
+                needed=beyond,
+                method=rpc.method(),
+                command=request.SerializeToString(deterministic=True),
+                request_id=getattr(request, "request_id"),  # noqa: B009
+                request_hash=idempotency.digest(request),
+                requester=rpc.caller().subject,
+                moment=moments.read(tx, agency),
+            )
+        raise approval_cases.ApprovalRequested(
+            "beyond the caller's limits: it waits for approval",
+            approval=names.format(APPROVAL, agency=agency, approval=approval_id),
+            rule=beyond.rule,
+            limit=beyond.limit,
+            asked=beyond.asked,
+        )
 
 
 def authority() -> limits.Authority:
-    """On whose authority the current call does what it does."""
+    """On whose authority the current call does what it does: the caller's, or the approver's where an approved command
+    runs."""
+    execution = _execution.get()
+    if execution is not None:
+        return execution.authority
     caller = rpc.caller()
     return limits.Authority(subject=caller.subject, roles=caller.roles)
+
+
+def subject() -> str:
+    """Who asked for what the current call does: the caller, or the requester where an approved command runs."""
+    execution = _execution.get()
+    return rpc.caller().subject if execution is None else execution.requester
 
 
 def agency_of(name: str, field: str) -> uuid.UUID:

@@ -5,9 +5,11 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
 from agreement_service.domain import accounts
+from agreement_service.store import approvals as approval_store
 from agreement_service.store import payments as payment_store
 from agreement_service.usecases import moments
 from recupera.agreement.v1 import agreement_facts_pb2, agreement_pb2
+from recupera.approvals.v1 import approvals_pb2
 from servicekit import dates, db, facts, topics
 
 TOPIC = "recupera.agreement.v1"
@@ -141,6 +143,22 @@ def payment_changed(
         body.currency = payment.currency
         body.value_date.CopyFrom(dates.to_proto(payment.value_date))
         tx.publish(fact, case_id=case_id or payment.id)
+
+
+def approval_changed(tx: db.Transaction, moment: moments.Moment, approval: approval_store.Approval) -> None:
+    """Publish an approval request, once for each case it is about, or without one."""
+    for case_id in approval.case_ids or (None,):
+        fact = header(moment, subject=approval.id, version=approval.version)
+        body = fact.approval_changed
+        body.case_id = case_id.bytes if case_id is not None else b""
+        body.approval_id = approval.id.bytes
+        body.state = approvals_pb2.ApprovalRequest.State.Value(
+            f"STATE_{approval.state_on(moment.business_date).value}"
+        )
+        body.rule = approval.rule
+        body.method = approval.method
+        body.expire_date.CopyFrom(dates.to_proto(approval.expire_date))
+        tx.publish(fact, case_id=case_id or approval.id)
 
 
 def day_done(tx: db.Transaction, moment: moments.Moment, *, date: datetime.date, partition: int) -> None:

@@ -42,7 +42,11 @@ def check(
     if not any(one.holds(value) for one in allowed):
         unit = currency if limits.UNITS[kind] is limits.Unit.AMOUNT else limits.UNITS[kind].value
         raise approvals.ApprovalNeeded(
-            rule=kind.value, limit=f"{allowed[0]} {unit}", asked=f"{value} {unit}", case_ids=case_ids
+            rule=kind.value,
+            limit=f"{allowed[0]} {unit}",
+            asked=f"{value} {unit}",
+            case_ids=case_ids,
+            measured=approvals.Measured(creditor_id, value, currency),
         )
 
 

@@ -59,6 +59,9 @@ TABLES = {
         rule text NOT NULL,
         allowed text NOT NULL,
         asked text NOT NULL,
+        creditor_id uuid,
+        value bigint,
+        currency text NOT NULL DEFAULT '',
         case_ids uuid[] NOT NULL,
         state text NOT NULL CHECK (state IN ('PENDING', 'APPROVED', 'REJECTED', 'EXPIRED', 'WITHDRAWN')),
         request_date date NOT NULL,
@@ -71,7 +74,8 @@ TABLES = {
         version bigint NOT NULL DEFAULT 1,
         PRIMARY KEY (agency, id),
         CHECK ((state IN ('APPROVED', 'REJECTED', 'WITHDRAWN')) = (decided_at IS NOT NULL)),
-        CHECK (state <> 'APPROVED' OR decided_by <> requester)
+        CHECK (state <> 'APPROVED' OR decided_by <> requester),
+        CHECK ((creditor_id IS NULL) = (value IS NULL))
     """,
     "payment_conditions": """
         id uuid NOT NULL,
