@@ -16,6 +16,7 @@ from recupera_local import paths, ports
 SCRIPTS = Path(sys.executable).parent
 PACKAGES = {
     "servicekit": Path("lib/servicekit"),
+    "recupera_gateway": Path("deploy/gateway"),
     "recupera_local": Path("deploy/local"),
     **{f"{service}_service": Path("services") / service for service in ports.SERVICES},
 }

@@ -1,242 +1,14 @@
-"""Envoy's configuration, made from the contracts: deploy/gateway/envoy.yaml.j2 filled from descriptor.pb.
+"""Envoy as a child of the runner, with the configuration that `recupera_gateway` renders."""
 
-Each method's path, scope and whether a creditor's token may call it come from `google.api.http` and
-`recupera.options.v1.access`; methods of scope "internal" get no route. The chart uses `render` with its own addresses.
-"""
-
-import base64
-import json
 import os
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jinja2
-from google.protobuf import any_pb2, descriptor_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
-
-from recupera_local import paths, processes
-
-TEMPLATE = "envoy.yaml.j2"
-DOMAIN = "recupera"
-INTERNAL = "internal"
-UNARY_SECONDS = (15, 60)
-"""Deadline that the gateway gives a call that came without one, and the longest that a client may ask for."""
-SERVER_STREAM_SECONDS = (300, 900)
-CLIENT_STREAM_SECONDS = (900, 1800)
-LOCAL_ORIGINS = (r"https?://(localhost|127\.0\.0\.1)(:\d+)?",)
-
-
-class AccessMissing(Exception):
-    """A method has no `recupera.options.v1.access` option."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method that the gateway routes. `deadline` and `longest` in seconds."""
-
-    path: str
-    cluster: str
-    scope: str
-    creditor: bool
-    deadline: int
-    longest: int
-
-
-@dataclass(frozen=True)
-class Service:
-    """A gRPC service behind the gateway and where it listens."""
-
-    name: str
-    cluster: str
-    host: str
-    port: int
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """What the gateway itself answers: HTTP status, canonical code, reason and text. The first that fits counts:
-    `details` is a part of Envoy's own reason (%RESPONSE_CODE_DETAILS%). `grpc`: another code over gRPC.
-    """
-
-    http: int
-    code: int
-    reason: str
-    message: str
-    details: str = ""
-    grpc: int | None = None
-
-    @property
-    def grpc_code(self) -> int:
-        """The code over gRPC and gRPC-Web."""
-        return self.code if self.grpc is None else self.grpc
-
-    @property
-    def json(self) -> Mapping[str, Any]:
-        """google.rpc.Status as JSON."""
-        info = {
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-            "reason": self.reason,
-            "domain": DOMAIN,
-            "metadata": {},
-        }
-        return {"code": self.code, "message": self.message, "details": [info]}
-
-    @property
-    def details_bin(self) -> str:
-        """google.rpc.Status as the value of grpc-status-details-bin."""
-        info = any_pb2.Any()
-        info.Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN))
-        status = status_pb2.Status(code=self.grpc_code, message=self.message, details=[info])
-        return base64.b64encode(status.SerializeToString(deterministic=True)).decode().rstrip("=")
-
-
-REFUSALS = (
-    Refusal(
-        400,
-        code_pb2.INVALID_ARGUMENT,
-        "REQUEST_UNREADABLE",
-        "the request is not valid JSON, or not what the method takes",
-    ),
-    Refusal(
-        401,
-        code_pb2.UNAUTHENTICATED,
-        "TOKEN_MISSING",
-        "send a token: authorization: Bearer ..",
-        "Jwt_is_missing",
-    ),
-    Refusal(
-        401, code_pb2.UNAUTHENTICATED, "TOKEN_EXPIRED", "the token is over, get a new one", "Jwt_is_expired"
-    ),
-    Refusal(401, code_pb2.UNAUTHENTICATED, "TOKEN_INVALID", "the token is not valid here"),
-    Refusal(
-        403,
-        code_pb2.PERMISSION_DENIED,
-        "CREDITOR_NOT_ALLOWED",
-        "a token bound to one creditor may not call this method",
-        "CREDITOR_NOT_ALLOWED",
-    ),
-    Refusal(
-        403, code_pb2.PERMISSION_DENIED, "PERMISSION_MISSING", "the token lacks the scope of this method"
-    ),
-    Refusal(
-        404,
-        code_pb2.NOT_FOUND,
-        "METHOD_UNKNOWN",
-        "there is no such method or path",
-        grpc=code_pb2.UNIMPLEMENTED,
-    ),
-    Refusal(408, code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "the call took too long"),
-    Refusal(
-        413, code_pb2.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE", "the request is too large for this method"
-    ),
-    Refusal(415, code_pb2.INVALID_ARGUMENT, "CONTENT_TYPE_UNKNOWN", "send application/json, or gRPC"),
-    Refusal(429, code_pb2.RESOURCE_EXHAUSTED, "RATE_LIMITED", "too many calls, try again in a second"),
-    Refusal(431, code_pb2.INVALID_ARGUMENT, "HEADERS_TOO_LARGE", "the headers of the request are too large"),
-    Refusal(502, code_pb2.UNAVAILABLE, "SERVICE_UNAVAILABLE", "the service broke off, try again"),
-    Refusal(503, code_pb2.UNAVAILABLE, "SERVICE_UNAVAILABLE", "the service is not available, try again"),
-    Refusal(504, code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "the call took too long"),
-)
-
-
-def public_methods(descriptor: Path = paths.DESCRIPTOR) -> list[Method]:
-    """Every method of ours that is not internal, in the order of the contracts. Raises AccessMissing."""
-    files = descriptor_pb2.FileDescriptorSet.FromString(descriptor.read_bytes())
-    found: list[Method] = []
-    for file in files.file:
-        if not file.package.startswith("recupera."):
-            continue
-        for service in file.service:
-            for method in service.method:
-                path = f"/{file.package}.{service.name}/{method.name}"
-                scope, creditor = _access(method, path)
-                if scope == INTERNAL:
-                    continue
-                deadline, longest = (
-                    CLIENT_STREAM_SECONDS
-                    if method.client_streaming
-                    else SERVER_STREAM_SECONDS
-                    if method.server_streaming
-                    else UNARY_SECONDS
-                )
-                found.append(Method(path, scope.split(".")[0], scope, creditor, deadline, longest))
-    return found
-
-
-def _access(method: descriptor_pb2.MethodDescriptorProto, path: str) -> tuple[str, bool]:
-    # Read again with the generated class: the descriptor set may have been made elsewhere (an image, a release).
-    from recupera.options.v1 import options_pb2
-
-    options = descriptor_pb2.MethodOptions.FromString(method.options.SerializeToString())
-    access = options.Extensions[options_pb2.access]
-    if not access.scope:
-        raise AccessMissing(
-            f"{path} has no option (recupera.options.v1.access): add the scope that its callers need"
-        )
-    return access.scope, access.creditor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What differs between places. `addresses`: host:port of each service; `jwks`: the file of public keys."""
-
-    port: int
-    admin_port: int
-    addresses: Mapping[str, str]
-    jwks: Path
-    descriptor: Path = paths.DESCRIPTOR
-    address: str = "127.0.0.1"
-    admin_address: str = "127.0.0.1"
-    issuer: str = "recupera"
-    audience: str = "recupera"
-    calls_per_second: int = 5000
-    burst: int = 10000
-    cors_origins: Sequence[str] = LOCAL_ORIGINS
-    health_interval: float = 0.5
-
-
-def render(settings: Settings) -> str:
-    """Envoy's configuration as YAML text."""
-    methods = public_methods(settings.descriptor)
-    services = {method.path.split("/")[1]: method.cluster for method in methods}
-    addressed = {name: cluster for name, cluster in services.items() if cluster in settings.addresses}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(paths.GATEWAY), undefined=jinja2.StrictUndefined, autoescape=False
-    )
-    return environment.get_template(TEMPLATE).render(
-        address=settings.address,
-        port=settings.port,
-        admin_address=settings.admin_address,
-        admin_port=settings.admin_port,
-        services=[
-            Service(name, cluster, *_split(settings.addresses[cluster]))
-            for name, cluster in addressed.items()
-        ],
-        methods=[method for method in methods if method.cluster in settings.addresses],
-        refusals=REFUSALS,
-        issuer=settings.issuer,
-        audience=settings.audience,
-        jwks=_issuer_keys(settings.jwks, settings.issuer),
-        descriptor=str(settings.descriptor),
-        rate={"per_second": settings.calls_per_second, "burst": settings.burst},
-        cors_origins=list(settings.cors_origins),
-        health_interval=settings.health_interval,
-    )
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host, int(port)
-
-
-def _issuer_keys(jwks: Path, issuer: str) -> str:
-    """Only the issuer's own keys: the keys of services, in the same file, open nothing at the gateway."""
-    keys = [key for key in json.loads(jwks.read_text())["keys"] if key.get("iss") == issuer]
-    return json.dumps({"keys": keys})
+import recupera_gateway
+from recupera_local import processes
 
 
 def binary() -> Path:
@@ -270,7 +42,9 @@ def validate(configuration: Path) -> None:
 class Gateway:
     """Envoy with its rendered configuration in `folder`, as a child of the runner."""
 
-    def __init__(self, *, folder: Path, settings: Settings, log: Path, after: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, folder: Path, settings: recupera_gateway.Settings, log: Path, after: Sequence[str] = ()
+    ) -> None:
         self._settings = settings
         self._file = folder / "envoy.yaml"
         self.process = processes.Process(
@@ -294,7 +68,7 @@ class Gateway:
     def prepare(self) -> None:
         """Write the configuration."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.write_text(render(self._settings))
+        self._file.write_text(recupera_gateway.render(self._settings))
 
     def live(self) -> bool:
         """Envoy listens."""

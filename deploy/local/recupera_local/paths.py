@@ -9,9 +9,8 @@ REPO = Path(__file__).resolve().parents[3]
 PROTOS = REPO / "protos"
 RELEASED = PROTOS / "released.binpb"
 GENERATED = PROTOS / "gen"
-DESCRIPTOR = GENERATED / "descriptor.pb"
+DESCRIPTOR = GENERATED / "recupera" / "descriptor.pb"
 TOPICS_FILE = REPO / "deploy" / "topics.yaml"
-GATEWAY = REPO / "deploy" / "gateway"
 KAFKA_LIBS = REPO / ".local" / "lib" / "kafka"
 """The broker's jars, written by `make setup`."""
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import recupera_gateway
 from recupera_local import agencies, gateway, kafka, paths, postgres, processes, tokens
 from recupera_local import ports as ports_module
 from recupera_local.processes import PlatformFailed, Process
@@ -84,7 +85,7 @@ class Platform:
         self._gateway = gateway.Gateway(
             folder=self.state_dir / "gateway",
             log=self._log("envoy"),
-            settings=gateway.Settings(
+            settings=recupera_gateway.Settings(
                 port=ports["gateway"],
                 admin_port=ports["gateway.admin"],
                 addresses={service: self.address(service) for service in self.services},

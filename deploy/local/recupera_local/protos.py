@@ -51,6 +51,7 @@ def generate(*, protos: Path = paths.PROTOS, out: Path = paths.GENERATED) -> Non
     with (out / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=out, prefix=".new-") as scratch:
         fcntl.flock(lock, fcntl.LOCK_EX)
         new = Path(scratch)
+        (new / "recupera").mkdir()
         files = sources(protos)
         if files:
             outputs = [f"--{name}_out={new}" for name in ("python", "grpc_python")]
@@ -59,7 +60,7 @@ def generate(*, protos: Path = paths.PROTOS, out: Path = paths.GENERATED) -> Non
         _protoc(
             protos,
             [
-                f"--descriptor_set_out={new / 'descriptor.pb'}",
+                f"--descriptor_set_out={new / 'recupera' / 'descriptor.pb'}",
                 "--include_imports",
                 "--include_source_info",
                 *files,

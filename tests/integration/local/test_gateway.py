@@ -3,6 +3,7 @@
 import base64
 import datetime
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
@@ -16,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+import recupera_gateway
 from recupera.case.v1 import case_pb2, case_service_pb2, case_service_pb2_grpc
 from recupera.imports.v1 import imports_pb2, imports_service_pb2, imports_service_pb2_grpc
 from recupera_local import agencies, gateway, paths, ports, tokens
@@ -81,7 +83,7 @@ class Behind:
         self.envoy = gateway.Gateway(
             folder=folder,
             log=folder / "gateway.log",
-            settings=gateway.Settings(
+            settings=recupera_gateway.Settings(
                 port=self.port,
                 admin_port=admin_port,
                 addresses={"case": f"127.0.0.1:{port}", "import": f"127.0.0.1:{port}"},
@@ -364,8 +366,8 @@ def test_whole_configuration_is_valid(tmp_path: Path) -> None:
     tokens.ensure(tmp_path)
     made = tmp_path / "envoy.yaml"
     made.write_text(
-        gateway.render(
-            gateway.Settings(
+        recupera_gateway.render(
+            recupera_gateway.Settings(
                 port=8080,
                 admin_port=8081,
                 addresses={service: f"{service}.example:7000" for service in ports.SERVICES},
@@ -376,8 +378,27 @@ def test_whole_configuration_is_valid(tmp_path: Path) -> None:
     gateway.validate(made)
 
 
+def test_who_never_finishes_his_message_holds_no_thread_of_the_service(behind: Behind) -> None:
+    done = threading.Event()
+
+    def never() -> Iterator[bytes]:
+        done.wait(60)
+        yield b""
+
+    metadata = [("authorization", f"Bearer {behind.token()}")]
+    slow = behind.channel.stream_unary(GET_CASE)
+    held = [slow.future(never(), metadata=metadata, timeout=50) for _ in range(8)]
+    try:
+        for _ in range(8):  # the service has four threads
+            assert by_grpc(behind, behind.token())[0] == 0
+    finally:
+        done.set()
+        for call in held:
+            call.cancel()
+
+
 def test_every_public_method_is_routed_and_no_internal_one() -> None:
-    methods = {method.path: method for method in gateway.public_methods(paths.DESCRIPTOR)}
+    methods = {method.path: method for method in recupera_gateway.public_methods(paths.DESCRIPTOR)}
     assert methods[GET_CASE].scope == "case.read"
     assert methods[GET_CASE].creditor
     assert "/recupera.case.v1.CaseService/ReserveContacts" not in methods

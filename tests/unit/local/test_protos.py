@@ -24,7 +24,7 @@ def test_code_stubs_and_descriptor_set_are_written(contracts: Path, tmp_path: Pa
     protos.generate(protos=contracts, out=out)
     names = {path.name for path in (out / "recupera" / "thing" / "v1").iterdir()}
     assert names == {"thing_pb2.py", "thing_pb2.pyi", "thing_pb2_grpc.py", "thing_pb2_grpc.pyi"}
-    described = descriptor_pb2.FileDescriptorSet.FromString((out / "descriptor.pb").read_bytes())
+    described = descriptor_pb2.FileDescriptorSet.FromString((out / "recupera" / "descriptor.pb").read_bytes())
     files = {file.name: file for file in described.file}
     assert {"recupera/thing/v1/thing.proto", *protos.ERROR_PROTOS, "google/protobuf/any.proto"} <= set(files)
     comments = files["recupera/thing/v1/thing.proto"].source_code_info.location
@@ -48,11 +48,11 @@ def test_what_did_not_change_keeps_its_time_and_what_is_gone_goes(contracts: Pat
 def test_a_bad_file_is_refused_and_what_was_there_stays(contracts: Path, tmp_path: Path) -> None:
     out = tmp_path / "gen"
     protos.generate(protos=contracts, out=out)
-    before = (out / "descriptor.pb").read_bytes()
+    before = (out / "recupera" / "descriptor.pb").read_bytes()
     (contracts / "recupera" / "thing" / "v1" / "thing.proto").write_text(THING + "nonsense")
     with pytest.raises(protos.ProtocFailed):
         protos.generate(protos=contracts, out=out)
-    assert (out / "descriptor.pb").read_bytes() == before
+    assert (out / "recupera" / "descriptor.pb").read_bytes() == before
 
 
 def test_a_release_is_not_replaced_by_one_that_breaks_it(contracts: Path, tmp_path: Path) -> None:
@@ -92,11 +92,11 @@ def test_a_changed_path_is_refused(
     out, released = tmp_path / "gen", tmp_path / "released.binpb"
     protos.release(protos=contracts, to=released)
     protos.generate(protos=contracts, out=out)
-    protos.check(descriptor=out / "descriptor.pb", released=released)
+    protos.check(descriptor=out / "recupera" / "descriptor.pb", released=released)
     file.write_text(SERVICE.replace("things/*", "objects/*"))
     protos.generate(protos=contracts, out=out)
     with pytest.raises(protos.ProtocFailed, match="not in order"):
-        protos.check(descriptor=out / "descriptor.pb", released=released)
+        protos.check(descriptor=out / "recupera" / "descriptor.pb", released=released)
     assert "recupera.thing.v1.ThingService.GetThing" in capfd.readouterr().err
 
 
@@ -107,4 +107,4 @@ def test_bad_style_is_refused(contracts: Path, tmp_path: Path) -> None:
     file.write_text(THING.replace("}", " string BadName = 2; }"))
     protos.generate(protos=contracts, out=out)
     with pytest.raises(protos.ProtocFailed, match="not in order"):
-        protos.check(descriptor=out / "descriptor.pb", released=released)
+        protos.check(descriptor=out / "recupera" / "descriptor.pb", released=released)

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import psycopg
 
+import recupera_gateway
 from recupera_local import gateway, ports, processes, tokens
 from recupera_local import platform as local
 from recupera_local.bench import figures, handmade, imports, load, portfolios, scenes
@@ -116,7 +117,7 @@ def _behind(platform: local.Platform) -> Iterator[int]:
     envoy = gateway.Gateway(
         folder=folder,
         log=folder / "envoy.log",
-        settings=gateway.Settings(
+        settings=recupera_gateway.Settings(
             port=free["gateway"],
             admin_port=free["admin"],
             addresses={"case": platform.address("case"), "dialer": f"127.0.0.1:{free['echo']}"},
