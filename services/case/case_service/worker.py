@@ -100,6 +100,7 @@ class CaseWorker(host.Worker):
                             for state in changed.states
                         ],
                         open_minor=list(changed.open_principal_minor),
+                        due_dates=[dates.from_epoch_days(day) for day in changed.due_days],
                     )
                 case "agreement_changed":
                     outcomes.agreement_changed(

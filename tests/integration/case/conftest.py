@@ -188,6 +188,8 @@ class House:
             changed.versions.append(version)
             changed.states.append(agreement_pb2.Title.State.Value(f"STATE_{state}"))
             changed.open_principal_minor.append(open_minor)
+            if "due_date" in given:
+                changed.due_days.append(dates.epoch_days(given["due_date"]))
             self.deliver(
                 fact, partition=self.partition(case_id), allow_parked=given.get("allow_parked", False)
             )

@@ -45,6 +45,26 @@ def test_open_principal_follows_the_titles(house: House) -> None:
     ]
 
 
+@pytest.mark.feature("S2-32")
+def test_a_due_date_moved_by_the_money_moves_the_case(house: House) -> None:
+    """The ladder counts from the oldest due date as it is now; a fact without due dates leaves them."""
+    house.place(
+        row(0), row(1, contract_reference="K-0", debtor_document=f"{0:011d}", due_date=DATE - 20 * DAY)
+    )
+    house.run_day()
+    house.titles_changed(("T-1", 100_00), version=1, state="OPEN", due_date=DATE + 5 * DAY)
+    assert house.case().oldest_due_date == DATE - 10 * DAY
+    house.titles_changed(("T-0", 100_00), version=1, state="OPEN", due_date=DATE + 9 * DAY)
+    case = house.case()
+    assert case.oldest_due_date == DATE + 5 * DAY
+    assert (case.open_principal_minor, case.open_titles) == (200_00, 2)
+    house.titles_changed(("T-1", 40_00), version=2)
+    assert house.case().oldest_due_date == DATE + 5 * DAY
+    # older than what is known: no news
+    house.titles_changed(("T-1", 40_00), version=1, due_date=DATE - 30 * DAY)
+    assert house.case().oldest_due_date == DATE + 5 * DAY
+
+
 def test_many_titles_of_a_case_in_one_fact(house: House) -> None:
     house.place(*(row(n, contract_reference="K-0", debtor_document=f"{0:011d}") for n in range(20)))
     house.take()

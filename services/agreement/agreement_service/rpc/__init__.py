@@ -6,10 +6,11 @@ from typing import Any
 import grpc
 
 from agreement_service import providers
-from agreement_service.rpc import agreements, approvals, common, life, offers, payments, titles
+from agreement_service.rpc import agreements, approvals, common, due_dates, life, mandates, offers, payments, titles
 from recupera.agreement.v1 import (
     agreement_service_pb2_grpc,
     approval_service_pb2_grpc,
+    mandate_service_pb2_grpc,
     offer_service_pb2_grpc,
 )
 from servicekit import db
@@ -19,6 +20,7 @@ class AgreementServicer(
     titles.Titles,
     agreements.Agreements,
     life.Life,
+    due_dates.DueDates,
     payments.Payments,
     agreement_service_pb2_grpc.AgreementServiceServicer,
 ):
@@ -33,6 +35,10 @@ SERVICERS: Mapping[str, tuple[type[common.Methods], Callable[[Any, grpc.Server],
     "recupera.agreement.v1.OfferService": (
         offers.OfferServicer,
         offer_service_pb2_grpc.add_OfferServiceServicer_to_server,
+    ),
+    "recupera.agreement.v1.MandateService": (
+        mandates.MandateServicer,
+        mandate_service_pb2_grpc.add_MandateServiceServicer_to_server,
     ),
 }
 """Every gRPC service whose commands may wait for approval, by its full name: its servicer, and what registers it."""

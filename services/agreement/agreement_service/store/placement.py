@@ -139,7 +139,8 @@ _LIST_ALL = tables.sql(
 )
 _PRESENT = tables.sql(
     """
-    SELECT titles.case_id, titles.id, titles.version, titles.state, titles.payable_until, titles.open_principal_minor
+    SELECT titles.case_id, titles.id, titles.version, titles.state, titles.payable_until, titles.open_principal_minor,
+        titles.due_date
     FROM titles WHERE agency = :agency AND (case_id, id) > (:after_case, :after_id)
     ORDER BY case_id, id LIMIT :limit
     """

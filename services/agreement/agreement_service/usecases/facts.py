@@ -35,13 +35,15 @@ def header(
 def titles_changed(
     tx: db.Transaction,
     moment: moments.Moment,
-    rows: Iterable[tuple[uuid.UUID, uuid.UUID, int, accounts.TitleState, datetime.date, int]],
+    rows: Iterable[
+        tuple[uuid.UUID, uuid.UUID, int, accounts.TitleState, datetime.date, int, datetime.date]
+    ],
 ) -> None:
-    """Publish titles: case, id, version, stored state, payable until, open principal."""
+    """Publish titles: case, id, version, stored state, payable until, open principal, due date."""
     for partition, part in facts.by_partition(rows, case_id=lambda row: row[0], partitions=partitions()):
         fact = header(moment)
         body = fact.titles_changed
-        for case_id, title_id, version, state, payable_until, open_principal in part:
+        for case_id, title_id, version, state, payable_until, open_principal, due_date in part:
             shown = accounts.title_state_on(
                 state, payable_until=payable_until, business_date=moment.business_date
             )
@@ -50,12 +52,13 @@ def titles_changed(
             body.versions.append(version)
             body.states.append(agreement_pb2.Title.State.Value(f"STATE_{shown.value}"))
             body.open_principal_minor.append(open_principal)
+            body.due_days.append(dates.epoch_days(due_date))
         tx.publish(fact, partition=partition)
 
 
 def title_row(
     title: accounts.Title,
-) -> tuple[uuid.UUID, uuid.UUID, int, accounts.TitleState, datetime.date, int]:
+) -> tuple[uuid.UUID, uuid.UUID, int, accounts.TitleState, datetime.date, int, datetime.date]:
     """The row of `titles_changed` for a title."""
     return (
         title.case_id,
@@ -64,6 +67,7 @@ def title_row(
         title.state,
         title.payable_until,
         title.open_principal_minor,
+        title.due_date,
     )
 
 

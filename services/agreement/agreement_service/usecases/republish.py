@@ -57,6 +57,7 @@ def _titles(
                 accounts.TitleState(row["state"]),
                 row["payable_until"],
                 row["open_principal_minor"],
+                row["due_date"],
             )
             for row in rows
         ],

@@ -77,6 +77,19 @@ TABLES = {
         CHECK (state <> 'APPROVED' OR decided_by <> requester),
         CHECK ((creditor_id IS NULL) = (value IS NULL))
     """,
+    "due_date_changes": """
+        title_id uuid NOT NULL,
+        case_id uuid NOT NULL,
+        number integer NOT NULL CHECK (number > 0),
+        old_due_date date NOT NULL,
+        new_due_date date NOT NULL CHECK (new_due_date <> old_due_date),
+        business_date date NOT NULL,
+        reason text NOT NULL,
+        changed_by text NOT NULL,
+        changed_at timestamptz NOT NULL,
+        PRIMARY KEY (agency, title_id, number),
+        FOREIGN KEY (agency, case_id, title_id) REFERENCES titles (agency, case_id, id)
+    """,
     "payment_conditions": """
         id uuid NOT NULL,
         creditor_id uuid,
@@ -91,8 +104,8 @@ TABLES = {
         days_to_first integer NOT NULL CHECK (days_to_first >= 0),
         means_filter text[] NOT NULL,
         charge_means text NOT NULL,
-        interest_e4 integer NOT NULL CHECK (interest_e4 >= 0),
-        penalty_e4 integer NOT NULL CHECK (penalty_e4 >= 0),
+        interest_e4 integer CHECK (interest_e4 >= 0),
+        penalty_e4 integer CHECK (penalty_e4 >= 0),
         created_at timestamptz NOT NULL,
         version bigint NOT NULL DEFAULT 1,
         PRIMARY KEY (agency, id),

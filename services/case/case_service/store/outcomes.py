@@ -118,10 +118,11 @@ def change_titles(
     versions: Sequence[int],
     states: Sequence[str],
     open_minor: Sequence[int],
+    due_dates: Sequence[datetime.date],
     now: datetime.datetime,
 ) -> Sequence[sa.Row[Any]]:
-    """Take over states and open principal where they are newer; the totals of the cases that changed
-    follow. Returns those cases as they are now.
+    """Take over states, open principal and due dates (none given: they stay) where they are newer; the totals of the
+    cases that changed follow. Returns those cases as they are now.
     """
     return tx.execute(
         _CHANGE_TITLES,
@@ -132,6 +133,7 @@ def change_titles(
             "versions": versions,
             "states": states,
             "open_minor": open_minor,
+            "due_dates": list(due_dates),
             "now": now,
         },
     ).all()
@@ -298,22 +300,24 @@ _KNOWN_TITLES = scoped.text("SELECT count(*) FROM titles WHERE agency = @agency 
 _CHANGE_TITLES = scoped.text(
     """
     WITH news AS (
-        SELECT DISTINCT ON (title_id) title_id, version, state, open_minor
+        SELECT DISTINCT ON (title_id) title_id, version, state, open_minor, due_date
         FROM unnest(CAST(:title_ids AS uuid[]), CAST(:versions AS bigint[]), CAST(:states AS text[]),
-                    CAST(:open_minor AS bigint[])) AS row (title_id, version, state, open_minor)
+                    CAST(:open_minor AS bigint[]), CAST(:due_dates AS date[]))
+            AS row (title_id, version, state, open_minor, due_date)
         ORDER BY title_id, version DESC
     ), changed AS (
-        UPDATE titles SET state = news.state, open_principal_minor = news.open_minor, version = news.version
+        UPDATE titles SET state = news.state, open_principal_minor = news.open_minor, version = news.version,
+            due_date = coalesce(news.due_date, titles.due_date)
         FROM news
         WHERE titles.agency = @agency AND titles.id = news.title_id AND titles.version < news.version
           AND NOT titles.withdrawn
         RETURNING titles.case_id, new.id AS title_id, new.due_date, new.open_principal_minor AS open_now,
-                  old.open_principal_minor AS open_before
+                  old.open_principal_minor AS open_before, old.due_date AS due_before
     ), sums AS (
         SELECT case_id, sum(open_now - open_before)::bigint AS minor,
                (count(*) FILTER (WHERE open_now > 0) - count(*) FILTER (WHERE open_before > 0))::integer AS titles,
                min(due_date) FILTER (WHERE open_now > 0) AS oldest, array_agg(title_id) AS ids
-        FROM changed WHERE open_now <> open_before GROUP BY case_id
+        FROM changed WHERE open_now <> open_before OR (open_now > 0 AND due_date <> due_before) GROUP BY case_id
     )
     UPDATE cases SET
         open_principal_minor = cases.open_principal_minor + sums.minor,

@@ -222,9 +222,10 @@ def titles_changed(
     versions: Sequence[int],
     states: Sequence[str],
     open_minor: Sequence[int],
+    due_dates: Sequence[datetime.date] = (),
 ) -> None:
-    """Take over open principal and states of titles; cases whose last title was paid are RESOLVED_PAID,
-    reopened ones READY.
+    """Take over open principal, states and due dates of titles (no due dates: they stay); cases whose last title was
+    paid are RESOLVED_PAID, reopened ones READY.
 
     Raises TitlesUnknown.
     """
@@ -240,6 +241,7 @@ def titles_changed(
         versions=versions,
         states=states,
         open_minor=open_minor,
+        due_dates=due_dates,
         now=moment.now,
     )
     facts.cases_changed(
