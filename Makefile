@@ -106,6 +106,10 @@ examples: setup ## Make the files of examples/ again, from their seed
 token: setup ## Print a token for the demo agency
 	@$(BIN)/python -m recupera_local.tokens $(ARGS)
 
+.PHONY: image
+image: setup ## The one image, by podman, docker or buildah: make image [IMAGE=name:tag] [BASE=image with Python 3.11]
+	@IMAGE="$(IMAGE)" BASE="$(BASE)" deploy/image/build.sh
+
 .PHONY: clean-local
 clean-local: ## Remove the state of `make run`, the demo and the tests; what setup fetched stays
 	@if [ -d .local ]; then find .local -mindepth 1 -maxdepth 1 ! -name lib ! -name stamps -exec rm -rf {} +; fi
