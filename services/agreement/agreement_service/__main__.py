@@ -25,9 +25,10 @@ def work(settings: Settings, engine: db.Engine) -> commands.Work:
     """What applies facts, runs the day and acts at the bank."""
     from agreement_service import worker
 
-    channel = client.Channel(settings.import_address, auth.Signer(SERVICE, settings.service_key_file))
+    signer = auth.Signer(SERVICE, settings.service_key_file)
     wiring = worker.Wiring(
-        slices=providers.ImportSlices(channel),
+        slices=providers.ImportSlices(client.Channel(settings.import_address, signer)),
+        parties=providers.CaseParties(client.Channel(settings.case_address, signer)),
         bank=providers.PROVIDERS[settings.bank_provider](),
         allow_simulated_clock=settings.allow_simulated_clock,
     )

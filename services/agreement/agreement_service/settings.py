@@ -12,6 +12,7 @@ class Settings(settings.ServiceSettings):
 
     service: ClassVar[str] = "agreement"
 
+    case_address: Annotated[str, settings.Setting(help="host:port of the case service's gRPC server")]
     import_address: Annotated[str, settings.Setting(help="host:port of the import service's gRPC server")]
     bank_provider: Annotated[
         str, settings.Setting(help="bank that registers instruments", choices=("offline",))

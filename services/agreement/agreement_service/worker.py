@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agreement_service import providers
-from agreement_service.usecases import clocks, daily, instruments, moments, slices, titles
+from agreement_service.usecases import clocks, collections, daily, instruments, moments, slices, titles
 from recupera.case.v1 import case_facts_pb2
 from recupera.imports.v1 import imports_facts_pb2, imports_pb2
 from servicekit import clock, dates, db, facts, host, telemetry
@@ -24,6 +24,7 @@ class Wiring:
     """What `__main__` gives the worker."""
 
     slices: providers.Slices
+    parties: providers.PartyDirectory
     bank: providers.BankProvider
     allow_simulated_clock: bool
 
@@ -114,6 +115,12 @@ class AgreementWorker(host.Worker):
         for agency in clock.agencies(self.engine):
             act_at_bank(self.engine, self.wiring, agency)
 
+    @host.timer(interval=2)
+    def write_collections(self) -> None:
+        """Write the collection files that were asked for."""
+        for agency in clock.agencies(self.engine):
+            write_collection_files(self.engine, self.wiring, agency)
+
     def _place(
         self, tx: db.Transaction, agency: uuid.UUID, placed: Sequence[case_facts_pb2.TitlesPlaced]
     ) -> None:
@@ -155,6 +162,15 @@ def act_at_bank(engine: db.Engine, wiring: Wiring, agency: uuid.UUID) -> None:
                     _acts.add(1, {"act": acting, "outcome": outcome.value})
             if len(outcomes) < len(claimed):
                 return  # the rest stays in its acting state and is looked up at the next tick
+
+
+def write_collection_files(engine: db.Engine, wiring: Wiring, agency: uuid.UUID) -> None:
+    """Write an agency's collection files that are due: claim and commit, ask who the debtors are, commit the file."""
+    with db.begin(engine, agency=agency) as tx:
+        moment = moments.read(tx, agency)
+        claimed = collections.claim(tx, agency, moment=moment)
+    for file in claimed:
+        collections.write(engine, agency, file=file, directory=wiring.parties, moment=moment)
 
 
 def _is_payments(fact: imports_facts_pb2.ImportFact) -> bool:

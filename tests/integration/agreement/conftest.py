@@ -47,6 +47,21 @@ class NoSlices:
         return []
 
 
+class Directory:
+    """What `case` would answer: every debtor has a name with an accent."""
+
+    def of(
+        self, agency: uuid.UUID, case_ids: Sequence[uuid.UUID]
+    ) -> dict[uuid.UUID, providers.Parties]:
+        """A debtor a case."""
+        return {
+            case_id: providers.Parties(
+                debtor_name="João Conceição", debtor_document_type="CPF", debtor_document="39053344705"
+            )
+            for case_id in case_ids
+        }
+
+
 class Agency:
     """One agency's money: what tests say and see."""
 
@@ -55,6 +70,7 @@ class Agency:
         self.owner_url = owner_url
         self.agency = agency or ids.new()
         self.bank: providers.BankProvider = providers.OfflineBank()
+        self.parties: providers.PartyDirectory = Directory()
         self.creditor_id = ids.new()
         self.creditor = "CRED-1"
         self._numbers = 0
@@ -62,7 +78,7 @@ class Agency:
 
     @property
     def wiring(self) -> worker.Wiring:
-        return worker.Wiring(slices=NoSlices(), bank=self.bank, allow_simulated_clock=True)
+        return worker.Wiring(slices=NoSlices(), parties=self.parties, bank=self.bank, allow_simulated_clock=True)
 
     def tx(self) -> Any:
         """A transaction of the agency."""

@@ -37,6 +37,7 @@ def environ(agency: Any, broker: Any, topics: str, database_of_test: Any, tmp_pa
         "RECUPERA_JWKS_FILE": str(tmp_path / "jwks.json"),
         "RECUPERA_SERVICE_KEY_FILE": str(tmp_path / "agreement.json"),
         "RECUPERA_IMPORT_ADDRESS": "127.0.0.1:1",
+        "RECUPERA_CASE_ADDRESS": "127.0.0.1:1",
         "RECUPERA_ALLOW_SIMULATED_CLOCK": "1",
     }
 

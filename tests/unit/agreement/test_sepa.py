@@ -94,11 +94,11 @@ def test_sequences(one_off, before, more, expected):
 def test_a_mandate_lapses_after_36_months_idle():
     signed = datetime.date(2024, 2, 29)
     assert sepa.lapses_after(signed, None) == datetime.date(2027, 2, 28)
-    state = dict(signature_date=signed, last_collection_date=None)
+    state = {"signature_date": signed, "last_collection_date": None}
     active = sepa.MandateState.ACTIVE
     assert sepa.state_on(active, date=datetime.date(2027, 2, 28), **state) is active
     assert sepa.state_on(active, date=datetime.date(2027, 3, 1), **state) is sepa.MandateState.LAPSED
-    used = dict(signature_date=signed, last_collection_date=datetime.date(2025, 6, 1))
+    used = {"signature_date": signed, "last_collection_date": datetime.date(2025, 6, 1)}
     assert sepa.state_on(active, date=datetime.date(2028, 6, 1), **used) is active
     cancelled = sepa.MandateState.CANCELLED
     assert sepa.state_on(cancelled, date=datetime.date(2030, 1, 1), **state) is cancelled
@@ -107,9 +107,10 @@ def test_a_mandate_lapses_after_36_months_idle():
 def test_return_codes_say_what_follows():
     for code in ("AM04", "AC01", "AC04", "AC06", "MD01", "MD06", "MD07", "MS02", "MS03", "SL01"):
         assert sepa.return_reason(code).meaning
-    assert sepa.may_present_again(sepa.return_reason("AM04"), 1)
-    assert not sepa.may_present_again(sepa.return_reason("AM04"), sepa.MAX_PRESENTATIONS)
-    assert not sepa.may_present_again(sepa.return_reason("MD06"), 1)
+    assert sepa.may_present([])
+    assert sepa.may_present(["AM04", "MS03"])
+    assert not sepa.may_present(["AM04"] * sepa.MAX_PRESENTATIONS)
+    assert not sepa.may_present(["MD06"])
     with pytest.raises(sepa.ReturnCodeUnknown):
         sepa.return_reason("XX99")
 
@@ -124,3 +125,22 @@ def test_names_are_written_in_the_sepa_set(text):
 
 def test_accents_are_taken_off_names():
     assert sepa.latin("João Conceição & Filhos, Lda.") == "Joao Conceicao Filhos, Lda."
+
+
+@pytest.mark.parametrize(
+    ("state", "sent", "code", "after"),
+    [
+        ("ACTIVE", "RCUR", "AM04", "ACTIVE"),
+        ("USED", "FNAL", "AM04", "ACTIVE"),
+        ("USED", "OOFF", "MS03", "ACTIVE"),
+        ("USED", "RCUR", "AM04", "USED"),
+        ("ACTIVE", "FRST", "AC01", "SUSPENDED"),
+        ("USED", "FNAL", "MD06", "SUSPENDED"),
+        ("ACTIVE", "RCUR", "MD01", "CANCELLED"),
+        ("CANCELLED", "RCUR", "AM04", "CANCELLED"),
+        ("CANCELLED", "RCUR", "MD06", "CANCELLED"),
+    ],
+)
+def test_what_a_return_does_to_its_mandate(state, sent, code, after):
+    found = sepa.state_after(sepa.MandateState(state), sepa.Sequence(sent), sepa.return_reason(code))
+    assert found.value == after

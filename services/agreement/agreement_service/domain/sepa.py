@@ -9,7 +9,7 @@ import datetime
 import enum
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from stdnum import bic as bics
 from stdnum import exceptions as stdnum_errors
@@ -175,9 +175,13 @@ def return_reason(code: str) -> ReturnReason:
     return found
 
 
-def may_present_again(reason: ReturnReason, presentations: int) -> bool:
-    """Whether the instalment gets another direct debit after having been presented `presentations` times."""
-    return reason.action is Action.RETRY and presentations < MAX_PRESENTATIONS
+def may_present(returned: Iterable[str]) -> bool:
+    """Whether an instalment may get another direct debit, `returned` being the codes its earlier ones came back with:
+    at most two, and all of the kind that may be tried again."""
+    codes = list(returned)
+    return len(codes) < MAX_PRESENTATIONS and all(
+        return_reason(code).action is Action.RETRY for code in codes
+    )
 
 
 def sequence(*, one_off: bool, collected_before: int, more_to_come: bool) -> Sequence:
@@ -238,6 +242,21 @@ def lapses_after(signature_date: datetime.date, last_collection_date: datetime.d
         return start.replace(year=year)
     except ValueError:  # 29 February
         return start.replace(year=year, day=28)
+
+
+def state_after(state: MandateState, sequence_sent: Sequence, reason: ReturnReason) -> MandateState:
+    """A mandate's state after a return of a collection sent under `sequence_sent`.
+
+    What ends it ends it whatever it was. A mandate that was used up by the collection that came back is active again
+    where that one may be tried again; one that was cancelled meanwhile stays so.
+    """
+    if state is MandateState.CANCELLED or reason.action is Action.END:
+        return MandateState.CANCELLED
+    if reason.action is Action.SUSPEND:
+        return MandateState.SUSPENDED
+    if state is MandateState.USED and sequence_sent in (Sequence.ONE_OFF, Sequence.FINAL):
+        return MandateState.ACTIVE
+    return state
 
 
 def state_on(

@@ -12,3 +12,6 @@ from agreement_service.providers.calendar import payable_until as payable_until
 from agreement_service.providers.imports import SLICE_TIMEOUT as SLICE_TIMEOUT
 from agreement_service.providers.imports import ImportSlices as ImportSlices
 from agreement_service.providers.imports import Slices as Slices
+from agreement_service.providers.parties import CaseParties as CaseParties
+from agreement_service.providers.parties import Parties as Parties
+from agreement_service.providers.parties import PartyDirectory as PartyDirectory

@@ -38,6 +38,11 @@ class BankProvider(Protocol):
         """Where the money goes."""
         ...
 
+    @property
+    def multibanco_entity(self) -> str:
+        """The house's own entity for references of creditors that have none; empty where there is none."""
+        ...
+
     def register(self, order: Order) -> Registration:
         """Make an instrument payable."""
         ...
@@ -66,6 +71,7 @@ class OfflineBank:
         pix_name="Recupera Cobrancas",
         pix_city="SAO PAULO",
     )
+    multibanco_entity = "90150"
 
     def register(self, order: Order) -> Registration:
         """Registered."""

@@ -6,7 +6,17 @@ from typing import Any
 import grpc
 
 from agreement_service import providers
-from agreement_service.rpc import agreements, approvals, common, due_dates, life, mandates, offers, payments, titles
+from agreement_service.rpc import (
+    agreements,
+    approvals,
+    common,
+    due_dates,
+    life,
+    mandates,
+    offers,
+    payments,
+    titles,
+)
 from recupera.agreement.v1 import (
     agreement_service_pb2_grpc,
     approval_service_pb2_grpc,

@@ -1,6 +1,15 @@
 """All SQL of the agreement service, a module for each part. The agency is the first argument after the transaction."""
 
-from agreement_service.store import approvals, creditors, limits, tables  # noqa: F401 -- METADATA holds the tables of all
+from agreement_service.store import (  # noqa: F401 -- METADATA holds the tables of all
+    approvals,
+    creditors,
+    drafts,
+    due_dates,
+    limits,
+    mandates,
+    tables,
+    terms,
+)
 from agreement_service.store.tables import METADATA as METADATA
 from servicekit import db
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from agreement_service import providers
 from agreement_service.domain import accounts, banks, boleto, pix
 from agreement_service.store import instruments as store
-from agreement_service.usecases import moments
+from agreement_service.usecases import euro, moments
 from servicekit import db, ids
 
 BOLETO = "BOLETO"
@@ -25,8 +25,12 @@ def issue(
     moment: moments.Moment,
     bank: providers.BankProvider,
 ) -> None:
-    """Draft a boleto and a Pix code for each instalment, of the next generation; BRL only. A timer registers them."""
-    if currency != "BRL" or not instalments:
+    """Draft a boleto and a Pix code for each instalment, of the next generation; a timer registers them. In EUR a
+    Multibanco reference and a direct debit (euro.py)."""
+    if not instalments:
+        return
+    if currency == "EUR":
+        euro.issue(tx, agency, instalments=instalments, moment=moment, bank=bank)
         return
     account = bank.account
     known = store.of_instalments(tx, agency, [one.instalment_id for one in instalments])

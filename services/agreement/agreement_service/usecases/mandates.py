@@ -1,0 +1,253 @@
+"""SEPA mandates and what comes back of their collections; creditors' accounts in EUR (standards.md 4.7)."""
+
+import dataclasses
+import datetime
+import re
+import uuid
+
+from agreement_service import providers
+from agreement_service.domain import accounts, sepa
+from agreement_service.store import accounts as account_store
+from agreement_service.store import creditors as creditor_store
+from agreement_service.store import mandates as store
+from agreement_service.usecases import euro, moments, payments
+from servicekit import db, errors, ids
+
+
+class MandateNotInEuro(errors.ServiceError):
+    """Direct debits are in EUR; the case is in another currency."""
+
+    status = errors.Status.FAILED_PRECONDITION
+
+
+class EuroAccountMissing(errors.ServiceError):
+    """The creditor has no account with a SEPA creditor identifier: UpdateEuroAccount first."""
+
+    status = errors.Status.FAILED_PRECONDITION
+
+
+class MeansNotAccepted(errors.ServiceError):
+    """The creditor's settings do not accept this means of payment (S1-29)."""
+
+    status = errors.Status.FAILED_PRECONDITION
+
+
+class MandateKnown(errors.ServiceError):
+    """The reference is taken with this creditor, or the debtor has a mandate with it already that is not ended."""
+
+    status = errors.Status.ALREADY_EXISTS
+
+
+class MandateAlreadyLapsed(errors.ServiceError):
+    """The mandate was signed more than 36 months ago and never used: a new one has to be signed."""
+
+    status = errors.Status.FAILED_PRECONDITION
+
+
+class MandateOver(errors.ServiceError):
+    """The mandate is ended already."""
+
+    status = errors.Status.FAILED_PRECONDITION
+
+
+class DirectDebitNotAsked(errors.ServiceError):
+    """Only a direct debit that is in a collection file, and did not come back before, can come back."""
+
+    status = errors.Status.FAILED_PRECONDITION
+
+
+def set_euro_account(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    creditor_id: uuid.UUID,
+    new: store.EuroAccount,
+    version: int | None,
+) -> None:
+    """Set where a creditor's money in EUR goes; instruments issued from now on follow.
+
+    Raises InvalidRequest, IbanInvalid, CreditorIdentifierInvalid naming the field, VersionMismatch.
+    """
+    known = store.euro_account(tx, agency, creditor_id)
+    there = known.version if known is not None else 0
+    if version is not None and version != there:
+        raise errors.VersionMismatch("the account changed since it was read", etag=there)
+    if not new.holder_name or sepa.latin(new.holder_name) != new.holder_name:
+        raise errors.invalid(
+            "euro_account.holder_name", f"expected 1 to {sepa.MAX_NAME} characters of the SEPA set"
+        )
+    if not 1 <= new.pre_notice_days <= sepa.PRE_NOTICE_DAYS:
+        raise errors.invalid("euro_account.pre_notice_days", f"expected 1 to {sepa.PRE_NOTICE_DAYS}")
+    if not re.fullmatch(r"([0-9]{5})?", new.multibanco_entity):
+        raise errors.invalid("euro_account.multibanco_entity", "expected five digits")
+    checked = dataclasses.replace(
+        new,
+        iban=sepa.iban(new.iban, "euro_account.iban"),
+        bic=sepa.bic(new.bic, "euro_account.bic") if new.bic else "",
+        scheme_identifier=sepa.creditor_identifier(new.scheme_identifier, "euro_account.scheme_identifier")
+        if new.scheme_identifier
+        else "",
+        version=there,
+    )
+    if not store.put_euro_account(tx, agency, creditor_id, checked):
+        raise errors.VersionMismatch("the account is being changed by somebody else", etag=there)
+
+
+def create(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    case_id: uuid.UUID,
+    reference: str,
+    signature_date: datetime.date,
+    scheme: sepa.Scheme,
+    one_off: bool,
+    iban: str,
+    moment: moments.Moment,
+) -> uuid.UUID:
+    """Store a mandate that the debtor of a case signed; unpaid instalments of the case's agreement in force get direct
+    debits under it. Raises ResourceNotFound, MandateNotInEuro, EuroAccountMissing, MeansNotAccepted, IbanInvalid,
+    MandateReferenceInvalid, InvalidRequest, MandateAlreadyLapsed, MandateKnown.
+    """
+    today = moment.business_date
+    checked, account_number = sepa.mandate_reference(reference), sepa.iban(iban)
+    if signature_date > today:
+        raise errors.invalid("signature_date", f"expected a day up to {today}")
+    if today > sepa.lapses_after(signature_date, None):
+        raise MandateAlreadyLapsed(
+            "the mandate was signed more than 36 months ago",
+            lapse_date=sepa.lapses_after(signature_date, None),
+        )
+    cases = account_store.lock(tx, agency, [case_id])
+    if case_id not in cases:
+        raise errors.ResourceNotFound("no such case", case=case_id)
+    case = cases[case_id]
+    if case.currency != "EUR":
+        raise MandateNotInEuro("direct debits are in EUR", currency=case.currency)
+    if euro.SEPA_DD not in creditor_store.settings(tx, agency, case.creditor_id).accepted_means:
+        raise MeansNotAccepted("the creditor does not accept direct debits", means=euro.SEPA_DD)
+    if not euro.accepts_debits(tx, agency, case.creditor_id):
+        raise EuroAccountMissing("the creditor has no SEPA creditor identifier", creditor=case.creditor_id)
+    mandate = store.Mandate(
+        id=ids.new(),
+        creditor_id=case.creditor_id,
+        debtor_id=case.debtor_id,
+        case_id=case_id,
+        reference=checked,
+        signature_date=signature_date,
+        scheme=scheme,
+        one_off=one_off,
+        iban=account_number,
+        state=sepa.MandateState.ACTIVE,
+        created_at=moment.now,
+    )
+    if not store.add(tx, agency, mandate):
+        raise MandateKnown("the reference is taken, or the debtor has a mandate with this creditor")
+    if case.agreement_id is not None:
+        instalments = account_store.instalments(tx, agency, [case.agreement_id])[case.agreement_id]
+        euro.debit(
+            tx,
+            agency,
+            instalments=[one for one in instalments if one.state in _UNPAID],
+            moment=moment,
+        )
+    return mandate.id
+
+
+_UNPAID = frozenset(
+    {
+        accounts.InstalmentState.SCHEDULED,
+        accounts.InstalmentState.NOTIFIED,
+        accounts.InstalmentState.DUE,
+        accounts.InstalmentState.PARTIAL,
+        accounts.InstalmentState.MISSED,
+    }
+)
+
+
+def cancel(*, tx: db.Transaction, agency: uuid.UUID, mandate_id: uuid.UUID, version: int | None) -> None:
+    """The debtor withdraws a mandate: what is not in a file yet is not collected.
+
+    Raises ResourceNotFound, VersionMismatch, MandateOver.
+    """
+    mandate = _lock(tx, agency, mandate_id)
+    if version is not None and version != mandate.version:
+        raise errors.VersionMismatch("the mandate changed since it was read", etag=mandate.version)
+    if mandate.state not in (sepa.MandateState.ACTIVE, sepa.MandateState.SUSPENDED):
+        raise MandateOver("the mandate is ended", state=mandate.state.value)
+    mandate.state = sepa.MandateState.CANCELLED
+    store.write(tx, agency, mandate)
+    store.end_instruments(tx, agency, store.drop(tx, agency, mandate_id), state="CANCELLED")
+
+
+def come_back(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    end_to_end_id: str,
+    reason_code: str,
+    return_date: datetime.date | None,
+    moment: moments.Moment,
+    bank: providers.BankProvider,
+) -> None:
+    """An R-transaction: the payment made with it is reversed (contra entries), the code decides about the mandate and
+    whether the instalment gets another direct debit.
+
+    Raises ReturnCodeUnknown, ResourceNotFound, DirectDebitNotAsked, InvalidRequest.
+    """
+    reason = sepa.return_reason(reason_code)
+    day = return_date or moment.business_date
+    seen = store.by_end_to_end_id(tx, agency, end_to_end_id)
+    if seen is None:
+        raise errors.ResourceNotFound("no such direct debit")
+    mandate = _lock(tx, agency, seen.mandate_id, case_id=seen.case_id)
+    debit = store.by_end_to_end_id(tx, agency, end_to_end_id)
+    assert debit is not None
+    if debit.state != "ASKED":
+        raise DirectDebitNotAsked("the direct debit cannot come back", state=debit.state)
+    if day > moment.business_date:
+        raise errors.invalid("return_date", f"expected a day up to {moment.business_date}")
+    store.come_back(tx, agency, debit.instrument_id, reason_code=reason_code, return_date=day)
+    after = sepa.state_after(mandate.state, sepa.Sequence(debit.sequence), reason)
+    if after is not mandate.state:
+        mandate.state, mandate.reason_code = after, reason_code
+        store.write(tx, agency, mandate)
+    if after is not sepa.MandateState.ACTIVE and after is not sepa.MandateState.USED:
+        store.end_instruments(tx, agency, store.drop(tx, agency, mandate.id), state="CANCELLED")
+    payment_id = store.payment_of(tx, agency, debit.instrument_id)
+    if payment_id is not None:
+        payments.reverse(
+            tx=tx,
+            agency=agency,
+            payment_id=payment_id,
+            reason=reason_code,
+            version=None,
+            moment=moment,
+            bank=bank,
+        )
+        return
+    store.end_instruments(tx, agency, [debit.instrument_id], state="REJECTED")
+    case = account_store.cases(tx, agency, [debit.case_id])[debit.case_id]
+    if case.agreement_id == debit.agreement_id:
+        instalments = account_store.instalments(tx, agency, [debit.agreement_id])[debit.agreement_id]
+        euro.debit(
+            tx,
+            agency,
+            instalments=[
+                one
+                for one in instalments
+                if one.instalment_id == debit.instalment_id and one.state in _UNPAID
+            ],
+            moment=moment,
+        )
+
+
+def _lock(
+    tx: db.Transaction, agency: uuid.UUID, mandate_id: uuid.UUID, *, case_id: uuid.UUID | None = None
+) -> store.Mandate:
+    """A mandate locked behind its case's account (and that of the case which it collects for)."""
+    seen = store.get(tx, agency, [mandate_id]).get(mandate_id)
+    if seen is None:
+        raise errors.ResourceNotFound("no such mandate", mandate=mandate_id)
+    account_store.lock(tx, agency, [seen.case_id, *([case_id] if case_id is not None else [])])
+    return store.get(tx, agency, [mandate_id], lock=True)[mandate_id]
