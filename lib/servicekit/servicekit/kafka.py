@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import importlib
 import logging
 import time
@@ -17,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import kafka.errors as driver_errors
-from kafka.admin import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.consumer.group import KafkaConsumer
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.producer.kafka import KafkaProducer
@@ -315,11 +316,19 @@ class Consumer:
             logger.warning("consumer did not close in order", extra={"reason": type(error).__name__})
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Durability:
+    """How safely Kafka keeps a topic: copies of each partition, and copies that must have a record before it counts as
+    written. Without one, the broker's defaults."""
+
+    replication: int
+    min_insync: int
+
+
 def create_missing(
-    bootstrap: str, catalog: topics.Catalog | None = None, *, replication: int = -1
+    bootstrap: str, catalog: topics.Catalog | None = None, *, durability: Durability | None = None
 ) -> list[str]:
-    """Create the topics of topics.yaml that Kafka does not have; their names. Replication -1 is the broker's
-    default.
+    """Create the topics of topics.yaml that Kafka does not have; their names. Those that are there are left alone.
 
     Raises ValueError where a topic is there with another number of partitions (that number is part of the
     contract).
@@ -327,26 +336,18 @@ def create_missing(
     catalog = catalog or topics.catalog()
     admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers(bootstrap))
     try:
-        before = topics.prefix()
-        existing = {
-            found["name"].removeprefix(before): len(found["partitions"])
-            for found in admin.describe_topics()
-            if found["name"].startswith(before) and found["name"].removeprefix(before) in catalog.by_name
-        }
-        for name, partitions in existing.items():
-            if partitions != catalog[name].partitions:
+        existing = _existing(admin, catalog)
+        for name, found in existing.items():
+            if len(found["partitions"]) != catalog[name].partitions:
                 raise ValueError(
-                    f"{name} has {partitions} partitions, topics.yaml says {catalog[name].partitions}"
+                    f"{name} has {len(found['partitions'])} partitions, topics.yaml says"
+                    f" {catalog[name].partitions}"
                 )
         missing = {
             topics.on_wire(topic.name): {
                 "num_partitions": topic.partitions,
-                "replication_factor": replication,
-                "configs": {
-                    "retention.ms": str(topic.retention_ms),
-                    "max.message.bytes": str(topic.max_bytes),
-                    "cleanup.policy": "delete",
-                },
+                "replication_factor": durability.replication if durability else -1,
+                "configs": _configs(topic, durability),
             }
             for topic in catalog.by_name.values()
             if topic.name not in existing
@@ -356,9 +357,60 @@ def create_missing(
                 admin.create_topics(missing, wait_for_metadata=True)
             except driver_errors.TopicAlreadyExistsError:
                 logger.info("another process creates the topics")
-        return sorted(name.removeprefix(before) for name in missing)
+        return sorted(name.removeprefix(topics.prefix()) for name in missing)
     finally:
         admin.close()
+
+
+def drift(
+    bootstrap: str, catalog: topics.Catalog | None = None, *, durability: Durability | None = None
+) -> list[str]:
+    """Where Kafka's topics differ from topics.yaml and `durability`, a line each; nothing is changed."""
+    catalog = catalog or topics.catalog()
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers(bootstrap))
+    try:
+        existing = _existing(admin, catalog)
+        lines = [f"{name}: missing" for name in catalog.by_name if name not in existing]
+        if not existing:
+            return sorted(lines)
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topics.on_wire(name)) for name in existing]
+        described = admin.describe_configs(resources, config_filter="all")
+        of_topic = next(iter(described.values()))
+        for name, found in existing.items():
+            topic = catalog[name]
+            if len(found["partitions"]) != topic.partitions:
+                lines.append(f"{name}: {len(found['partitions'])} partitions, expected {topic.partitions}")
+            copies = min(len(partition["replica_nodes"]) for partition in found["partitions"])
+            if durability is not None and copies < durability.replication:
+                lines.append(f"{name}: {copies} copies, expected {durability.replication}")
+            configs = of_topic[topics.on_wire(name)]
+            for key, wanted in _configs(topic, durability).items():
+                if (value := str(configs[key]["value"])) != wanted:
+                    lines.append(f"{name}: {key} is {value}, expected {wanted}")
+        return sorted(lines)
+    finally:
+        admin.close()
+
+
+def _existing(admin: KafkaAdminClient, catalog: topics.Catalog) -> dict[str, Any]:
+    before = topics.prefix()
+    return {
+        found["name"].removeprefix(before): found
+        for found in admin.describe_topics()
+        if found["name"].startswith(before) and found["name"].removeprefix(before) in catalog.by_name
+    }
+
+
+def _configs(topic: topics.Topic, durability: Durability | None) -> dict[str, str]:
+    configs = {
+        "retention.ms": str(topic.retention_ms),
+        "max.message.bytes": str(topic.max_bytes),
+        "cleanup.policy": "delete",
+    }
+    if durability is not None:
+        configs["min.insync.replicas"] = str(durability.min_insync)
+        configs["unclean.leader.election.enable"] = "false"
+    return configs
 
 
 def beginnings(bootstrap: str, partitions: Collection[Partition]) -> dict[Partition, int]:

@@ -2,7 +2,10 @@
 
 import base64
 import datetime
+import os
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
@@ -395,6 +398,24 @@ def test_who_never_finishes_his_message_holds_no_thread_of_the_service(behind: B
         done.set()
         for call in held:
             call.cancel()
+
+
+def test_the_command_of_the_image_writes_what_envoy_takes(behind: Behind, tmp_path: Path) -> None:
+    environ = {
+        "PATH": os.environ["PATH"],
+        "RECUPERA_JWKS_FILE": str(tokens.jwks_file(behind.keys)),
+        "RECUPERA_CASE_ADDRESS": "case.example:7101",
+        "RECUPERA_SMTP_ADDRESS": "no service of ours",
+    }
+    command = [sys.executable, "-m", "recupera_gateway", "--out", str(tmp_path / "envoy")]
+    said = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("case: ")
+    gateway.validate(tmp_path / "envoy" / "envoy.yaml")
+    del environ["RECUPERA_JWKS_FILE"]
+    said = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert said.returncode == 1
+    assert "RECUPERA_JWKS_FILE" in said.stderr
 
 
 def test_every_public_method_is_routed_and_no_internal_one() -> None:
