@@ -12,18 +12,18 @@ from agreement_service.domain import charges
 
 
 def accrue(date, **fields):
-    return charges.accrue(
-        **{
-            "open_principal_minor": 100_000,
-            "penalty_rate_e4": 20_000,
-            "monthly_rate_e4": 10_000,
-            "payable_until": datetime.date(2026, 10, 22),
-            "accrued_through": datetime.date(2026, 10, 22),
-            "penalty_charged": False,
-            "date": date,
-            **fields,
-        }
-    )
+    position = {
+        "open_principal_minor": 100_000,
+        "penalty_rate_e4": 20_000,
+        "monthly_rate_e4": 10_000,
+        "due_date": datetime.date(2026, 10, 22),
+        "payable_until": datetime.date(2026, 10, 22),
+        "accrued_through": datetime.date(2026, 10, 22),
+        "corrected_through": datetime.date(2026, 10, 22),
+        **fields,
+    }
+    position.setdefault("debt_minor", position["open_principal_minor"])
+    return charges.accrue(charges.Position(**position), date)
 
 
 def test_w15_default_charges():

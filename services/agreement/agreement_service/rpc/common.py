@@ -21,6 +21,8 @@ from servicekit import dates, db, errors, idempotency, ids, money, names, rpc
 AGENCY = "agencies/{agency}"
 TITLE = "agencies/{agency}/titles/{title}"
 AGREEMENT = "agencies/{agency}/agreements/{agreement}"
+DRAFT = "agencies/{agency}/drafts/{draft}"
+CHARGE_TERMS = "agencies/{agency}/chargeTerms/{charge_terms}"
 PAYMENT = "agencies/{agency}/payments/{payment}"
 APPROVAL = "agencies/{agency}/approvals/{approval}"
 MAX_REASON = 500
@@ -143,11 +145,11 @@ def case_ids(values: Sequence[str]) -> list[uuid.UUID]:
     return [ids.parse(value, f"case_ids[{place}]") for place, value in enumerate(values)]
 
 
-def version_of(etag: str) -> int | None:
+def version_of(etag: str, field: str = "etag") -> int | None:
     if not etag:
         return None
     if not etag.isascii() or not etag.isdigit() or len(etag) > 18:
-        raise errors.invalid("etag", "expected the etag of an earlier answer, unchanged")
+        raise errors.invalid(field, "expected the etag of an earlier answer, unchanged")
     return int(etag)
 
 
@@ -157,8 +159,8 @@ def reason(text: str) -> str:
     return text
 
 
-def date_of(request: Message, field: str) -> datetime.date | None:
-    return dates.from_proto(getattr(request, field), field) if request.HasField(field) else None
+def date_of(request: Message, field: str, path: str = "") -> datetime.date | None:
+    return dates.from_proto(getattr(request, field), path or field) if request.HasField(field) else None
 
 
 def state_of(states: Sequence[tuple[str, int]], value: int) -> str | None:
@@ -199,6 +201,15 @@ def explained(
                 rate_e4=line.rate_e4,
                 days=line.days,
                 source=line.source,
+                rule=line.rule,
+                numerator=line.numerator,
+                denominator=line.denominator,
+                from_date=dates.to_proto(line.from_date) if line.from_date else None,
+                through_date=dates.to_proto(line.through_date) if line.through_date else None,
+                series=line.series,
+                terms=names.format(CHARGE_TERMS, agency=agency, charge_terms=line.terms_id)
+                if line.terms_id
+                else "",
             )
             for line in subject.lines
         ],

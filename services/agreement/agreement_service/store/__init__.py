@@ -2,12 +2,18 @@
 
 from agreement_service.store import (  # noqa: F401 -- METADATA holds the tables of all
     approvals,
+    credits,
     creditors,
     drafts,
     due_dates,
     limits,
     mandates,
+    novations,
+    promises,
+    remittance,
     tables,
+    waterfalls,
+    writeoffs,
     terms,
 )
 from agreement_service.store.tables import METADATA as METADATA

@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from agreement_service.domain import accounts
-from agreement_service.store import tables
+from agreement_service.domain import accounts, creditors
+from agreement_service.store import tables, terms
 from servicekit import db
 
 ANCHORS = "case_accounts"
@@ -71,7 +71,8 @@ OPEN = " + ".join(f"titles.{name}" for name in _BALANCE if name.startswith("open
 """What is open and posted of a title."""
 _TITLE_COLUMNS = f"""
     id AS title_id, case_id, reference, due_date, payable_until, principal_minor, penalty_rate_e4, monthly_rate_e4,
-    accrued_through, {", ".join(_BALANCE)}, agreement_id, state, version
+    accrued_through, {", ".join(_BALANCE)}, title_type, own_penalty, own_interest, bears_interest, corrected_through,
+    once_charged, terms_id, agreement_id, origin_agreement_id, acquirer, state, version
 """
 _TITLES = tables.sql(
     f"""
@@ -80,10 +81,23 @@ _TITLES = tables.sql(
         {OPEN} > 0 OR agreement_id IS NOT NULL OR id = ANY(CAST(:also AS uuid[])))
     """  # noqa: S608 -- column names of this module
 )
+_POSTED = tables.sql(
+    """
+    SELECT postings.case_id, postings.title_id, postings.component, postings.base_minor, postings.numerator,
+        postings.denominator, postings.rule, postings.from_date, postings.through_date,
+        CAST(sum(postings.amount_minor) AS bigint) AS amount_minor
+    FROM unnest(CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[])) AS wanted (case_id, title_id)
+    JOIN postings ON postings.agency = :agency AND postings.case_id = wanted.case_id
+        AND postings.title_id = wanted.title_id AND postings.kind = 'CHARGED'
+    GROUP BY postings.case_id, postings.title_id, postings.component, postings.base_minor, postings.numerator,
+        postings.denominator, postings.rule, postings.from_date, postings.through_date
+    HAVING sum(postings.amount_minor) <> 0 ORDER BY max(postings.id)
+    """
+)
 _AGREEMENTS = tables.sql(
     """
-    SELECT id AS agreement_id, case_id, state, currency, expire_date, notice_days, missed_days, broken_days, end_date,
-        version,
+    SELECT id AS agreement_id, case_id, state, currency, expire_date, notice_days, missed_days, broken_days, kind,
+        breach_policy, acquirer, grace_date, end_date, version,
         ARRAY(SELECT agreement_cases.case_id FROM agreement_cases WHERE agreement_cases.agency = agreements.agency
             AND agreement_cases.agreement_id = agreements.id ORDER BY agreement_cases.case_id) AS case_ids
     FROM agreements WHERE agency = :agency AND id = ANY(CAST(:ids AS uuid[]))
@@ -97,23 +111,25 @@ _INSTALMENTS = tables.sql(
     """
 )
 _AGREED = tables.sql(
-    """
-    SELECT agreement_id, title_id, case_id, title_version, principal_minor, penalty_minor, interest_minor,
-        waived_penalty_minor, waived_interest_minor
-    FROM agreement_titles WHERE agency = :agency AND agreement_id = ANY(CAST(:ids AS uuid[]))
-    """
+    f"""
+    SELECT agreement_id, {", ".join(field.name for field in dataclasses.fields(accounts.AgreedTitle))}
+    FROM agreement_titles WHERE agency = :agency AND agreement_id = ANY(CAST(:ids AS uuid[])) AND novated = :novated
+    """  # noqa: S608 -- column names of the domain
 )
 _AGREEMENTS_OF_INSTALMENTS = tables.sql(
     "SELECT DISTINCT agreement_id FROM instalments WHERE agency = :agency AND id = ANY(CAST(:ids AS uuid[]))"
 )
 _WRITE_TITLES = tables.sql(
     f"""
-    UPDATE titles SET accrued_through = new.accrued_through, agreement_id = new.agreement_id, state = new.state,
+    UPDATE titles SET accrued_through = new.accrued_through, corrected_through = new.corrected_through,
+        once_charged = new.once_charged, agreement_id = new.agreement_id, state = new.state,
         version = new.version, {", ".join(f"{name} = new.{name}" for name in _BALANCE)}
     FROM unnest(CAST(:case_ids AS uuid[]), CAST(:ids AS uuid[]), CAST(:accrued_through AS date[]),
+        CAST(:corrected_through AS date[]), CAST(:once_charged AS boolean[]),
         CAST(:agreement_ids AS uuid[]), CAST(:states AS text[]), CAST(:versions AS bigint[]),
         {", ".join(f"CAST(:{name} AS bigint[])" for name in _BALANCE)})
-        AS new (case_id, id, accrued_through, agreement_id, state, version, {", ".join(_BALANCE)})
+        AS new (case_id, id, accrued_through, corrected_through, once_charged, agreement_id, state, version,
+            {", ".join(_BALANCE)})
     WHERE titles.agency = :agency AND titles.case_id = new.case_id AND titles.id = new.id
         AND titles.version = new.version - 1
     """  # noqa: S608 -- column names of this module
@@ -131,25 +147,27 @@ _WRITE_INSTALMENTS = tables.sql(
 )
 _WRITE_AGREEMENTS = tables.sql(
     """
-    UPDATE agreements SET state = new.state, end_date = new.end_date, version = new.version
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:end_dates AS date[]), CAST(:versions AS bigint[]))
-        AS new (id, state, end_date, version)
+    UPDATE agreements SET state = new.state, end_date = new.end_date, grace_date = new.grace_date, version = new.version
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:end_dates AS date[]),
+        CAST(:grace_dates AS date[]), CAST(:versions AS bigint[])) AS new (id, state, end_date, grace_date, version)
     WHERE agreements.agency = :agency AND agreements.id = new.id AND agreements.version = new.version - 1
     """
 )
 _POST = tables.sql(
     """
     INSERT INTO postings (agency, case_id, title_id, instalment_id, component, kind, amount_minor, currency,
-        business_date, value_date, from_date, through_date, payment_id, agreement_id)
+        business_date, value_date, from_date, through_date, base_minor, numerator, denominator, rule, payment_id,
+        agreement_id)
     SELECT CAST(:agency AS uuid), new.case_id, new.title_id, new.instalment_id, new.component, new.kind, new.amount,
         case_accounts.currency, CAST(:business_date AS date), new.value_date, new.from_date, new.through_date,
-        new.payment_id, new.agreement_id
+        new.base_minor, new.numerator, new.denominator, new.rule, new.payment_id, new.agreement_id
     FROM unnest(CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[]), CAST(:instalment_ids AS uuid[]),
         CAST(:components AS text[]), CAST(:kinds AS text[]), CAST(:amounts AS bigint[]), CAST(:value_dates AS date[]),
-        CAST(:from_dates AS date[]), CAST(:through_dates AS date[]), CAST(:payment_ids AS uuid[]),
-        CAST(:agreement_ids AS uuid[])) WITH ORDINALITY
+        CAST(:from_dates AS date[]), CAST(:through_dates AS date[]), CAST(:bases AS bigint[]),
+        CAST(:numerators AS bigint[]), CAST(:denominators AS bigint[]), CAST(:rules AS text[]),
+        CAST(:payment_ids AS uuid[]), CAST(:agreement_ids AS uuid[])) WITH ORDINALITY
         AS new (case_id, title_id, instalment_id, component, kind, amount, value_date, from_date, through_date,
-            payment_id, agreement_id, place)
+            base_minor, numerator, denominator, rule, payment_id, agreement_id, place)
         JOIN case_accounts ON case_accounts.agency = :agency AND case_accounts.case_id = new.case_id
     ORDER BY new.place
     """
@@ -200,10 +218,37 @@ def titles(
 ) -> list[accounts.Title]:
     """Titles of these cases that are open or in an agreement, and `also` these."""
     params = {"agency": agency, "case_ids": sorted(set(case_ids)), "also": sorted(set(also))}
+    found = tx.execute(_TITLES, params).mappings().all()
+    rules = terms.rules(tx, agency, {row["terms_id"] for row in found if row["terms_id"] is not None})
     return [
-        accounts.Title(**{**row, "state": accounts.TitleState(row["state"])})
-        for row in tx.execute(_TITLES, params).mappings()
+        accounts.Title(
+            **{**row, "state": accounts.TitleState(row["state"]), "rules": rules[row["terms_id"]]}
+        )
+        for row in found
     ]
+
+
+def posted_charges(
+    tx: db.Transaction, agency: uuid.UUID, titles: Iterable[accounts.Title]
+) -> dict[uuid.UUID, list[accounts.Entry]]:
+    """What is charged on these titles by title, net of contra entries, in the order in which it was posted."""
+    charged = [
+        one for one in titles if any(one.charged_of(component) for component in accounts.CHARGES)
+    ]
+    grouped: dict[uuid.UUID, list[accounts.Entry]] = {}
+    if charged:
+        ids = {
+            "case_ids": [one.case_id for one in charged],
+            "title_ids": [one.title_id for one in charged],
+        }
+        for row in tx.execute(_POSTED, {"agency": agency, **ids}).mappings():
+            entry = accounts.Entry(
+                **{**row, "component": accounts.Component(row["component"])},
+                kind=accounts.Kind.CHARGED,
+                instalment_id=None,
+            )
+            grouped.setdefault(row["title_id"], []).append(entry)
+    return grouped
 
 
 def agreements(
@@ -213,7 +258,13 @@ def agreements(
     found = tx.execute(_AGREEMENTS, {"agency": agency, "ids": sorted(set(ids))}).mappings()
     return {
         row["agreement_id"]: accounts.Agreement(
-            **{**row, "state": accounts.AgreementState(row["state"]), "case_ids": tuple(row["case_ids"])}
+            **{
+                **row,
+                "state": accounts.AgreementState(row["state"]),
+                "kind": accounts.AgreementKind(row["kind"]),
+                "breach_policy": creditors.BreachPolicy(row["breach_policy"]),
+                "case_ids": tuple(row["case_ids"]),
+            }
         )
         for row in found
     }
@@ -231,11 +282,12 @@ def instalments(
 
 
 def agreed(
-    tx: db.Transaction, agency: uuid.UUID, agreement_ids: Iterable[uuid.UUID]
+    tx: db.Transaction, agency: uuid.UUID, agreement_ids: Iterable[uuid.UUID], *, novated: bool = False
 ) -> dict[uuid.UUID, list[accounts.AgreedTitle]]:
-    """Agreed titles by agreement."""
+    """Agreed titles by agreement: those that it is paid by, or the originals that left circulation (`novated`)."""
     grouped: dict[uuid.UUID, list[accounts.AgreedTitle]] = {}
-    for row in tx.execute(_AGREED, {"agency": agency, "ids": sorted(set(agreement_ids))}).mappings():
+    params = {"agency": agency, "ids": sorted(set(agreement_ids)), "novated": novated}
+    for row in tx.execute(_AGREED, params).mappings():
         fields = dict(row)
         grouped.setdefault(fields.pop("agreement_id"), []).append(accounts.AgreedTitle(**fields))
     return grouped
@@ -258,6 +310,8 @@ def write_titles(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[accoun
         "case_ids": [title.case_id for title in ordered],
         "ids": [title.title_id for title in ordered],
         "accrued_through": [title.accrued_through for title in ordered],
+        "corrected_through": [title.corrected_through for title in ordered],
+        "once_charged": [title.once_charged for title in ordered],
         "agreement_ids": [title.agreement_id for title in ordered],
         "states": [title.state.value for title in ordered],
         "versions": [title.version for title in ordered],
@@ -292,6 +346,7 @@ def write_agreements(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[ac
         "ids": [one.agreement_id for one in ordered],
         "states": [one.state.value for one in ordered],
         "end_dates": [one.end_date for one in ordered],
+        "grace_dates": [one.grace_date for one in ordered],
         "versions": [one.version for one in ordered],
     }
     _all_written(tx.execute(_WRITE_AGREEMENTS, {"agency": agency, **columns}).rowcount, len(ordered))
@@ -317,6 +372,10 @@ def post(
         "value_dates": [one.value_date for one in postings],
         "from_dates": [one.entry.from_date for one in postings],
         "through_dates": [one.entry.through_date for one in postings],
+        "bases": [one.entry.base_minor for one in postings],
+        "numerators": [one.entry.numerator for one in postings],
+        "denominators": [one.entry.denominator for one in postings],
+        "rules": [one.entry.rule for one in postings],
         "payment_ids": [one.payment_id for one in postings],
         "agreement_ids": [one.agreement_id for one in postings],
     }

@@ -18,13 +18,19 @@ _COLUMNS = """
     payments.value_date, payments.amount_minor, payments.currency, payments.txid, payments.our_number,
     payments.title_reference, payments.contract_reference, payments.state, payments.allocated_minor,
     payments.overpaid_minor, payments.case_id, payments.title_id, payments.instrument_id, payments.epoch,
-    payments.reverse_date, payments.reverse_reason, payments.created_at, payments.version
+    payments.reverse_date, payments.reverse_reason, payments.reverse_kind, payments.refunded_minor,
+    payments.credited_minor, payments.by_hand, payments.origin_payment_id, payments.chosen_title_ids,
+    payments.chosen_minor, payments.proof_blob_id, payments.proof_type, payments.created_at, payments.version
 """
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Payment:
-    """One row of payments."""
+    """One row of payments.
+
+    `by_hand`: somebody said that its references are wrong, it is matched by hand only. `chosen_*`: titles it pays
+    first, with the most that each gets. `origin_payment_id`: it is a credit, made of what that payment had overpaid.
+    """
 
     id: uuid.UUID
     creditor_reference: str
@@ -47,6 +53,15 @@ class Payment:
     epoch: int = 0
     reverse_date: datetime.date | None = None
     reverse_reason: str = ""
+    reverse_kind: str = ""
+    refunded_minor: int = 0
+    credited_minor: int = 0
+    by_hand: bool = False
+    origin_payment_id: uuid.UUID | None = None
+    chosen_title_ids: list[uuid.UUID] = dataclasses.field(default_factory=list)
+    chosen_minor: list[int] = dataclasses.field(default_factory=list)
+    proof_blob_id: uuid.UUID | None = None
+    proof_type: str = ""
     created_at: datetime.datetime
     version: int = 1
 
@@ -59,6 +74,26 @@ class Payment:
     def key(self) -> accounts.PaymentKey:
         """Its place in the order of payments."""
         return accounts.PaymentKey(self.value_date, self.identity)
+
+    @property
+    def chosen(self) -> tuple[tuple[uuid.UUID, int], ...]:
+        """The titles it pays first, and how much of each."""
+        return tuple(zip(self.chosen_title_ids, self.chosen_minor, strict=True))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which payments a list shows (the tabs of S1-18); None and empty: all. Value dates, both inclusive."""
+
+    states: Sequence[str] = ()
+    reverse_kind: str | None = None
+    case_id: uuid.UUID | None = None
+    creditor_reference: str | None = None
+    since: datetime.date | None = None
+    until: datetime.date | None = None
+
+
+EVERYTHING = Filter()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,19 +121,36 @@ _GUARD = tables.sql(
 _GUARD_SHARED = tables.sql(
     "SELECT pg_advisory_xact_lock_shared(hashtextextended('unidentified payments ' || CAST(:agency AS text), 0))"
 )
+# Money that comes in is a posting at once; that of the unconfirmed when it is confirmed (_WRITE).
 _INSERT = tables.sql(
     """
-    INSERT INTO payments (agency, id, creditor_reference, account, means, bank_reference, value_date, amount_minor,
-        currency, txid, our_number, title_reference, contract_reference, state, created_at)
-    SELECT CAST(:agency AS uuid), new.*, 'UNIDENTIFIED', CAST(:now AS timestamptz)
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:creditor_references AS text[]), CAST(:accounts AS text[]),
-        CAST(:means AS text[]), CAST(:bank_references AS text[]), CAST(:value_dates AS date[]),
-        CAST(:amounts AS bigint[]), CAST(:currencies AS text[]), CAST(:txids AS text[]), CAST(:our_numbers AS text[]),
-        CAST(:title_references AS text[]), CAST(:contract_references AS text[])) AS new (id, creditor_reference,
-            account, means, bank_reference, value_date, amount, currency, txid, our_number, title_reference,
-            contract_reference)
-    ORDER BY new.creditor_reference, new.account, new.means, new.bank_reference
-    ON CONFLICT DO NOTHING RETURNING id
+    WITH new AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:creditor_references AS text[]), CAST(:accounts AS text[]),
+            CAST(:means AS text[]), CAST(:bank_references AS text[]), CAST(:value_dates AS date[]),
+            CAST(:amounts AS bigint[]), CAST(:currencies AS text[]), CAST(:txids AS text[]),
+            CAST(:our_numbers AS text[]), CAST(:title_references AS text[]), CAST(:contract_references AS text[]),
+            CAST(:states AS text[]), CAST(:case_ids AS uuid[]), CAST(:origins AS uuid[]),
+            CAST(:proof_blob_ids AS uuid[]), CAST(:proof_types AS text[]), CAST(:chosen AS text[]))
+            AS row (id, creditor_reference, account, means, bank_reference, value_date, amount, currency, txid,
+                our_number, title_reference, contract_reference, state, case_id, origin, proof_blob_id, proof_type,
+                chosen)
+    ), entered AS (
+        INSERT INTO payments (agency, id, creditor_reference, account, means, bank_reference, value_date, amount_minor,
+            currency, txid, our_number, title_reference, contract_reference, state, case_id, origin_payment_id,
+            proof_blob_id, proof_type, chosen_title_ids, chosen_minor, created_at)
+        SELECT CAST(:agency AS uuid), id, creditor_reference, account, means, bank_reference, value_date, amount,
+            currency, txid, our_number, title_reference, contract_reference, state, case_id, origin, proof_blob_id,
+            proof_type, CAST(split_part(chosen, ' ', 1) AS uuid[]), CAST(split_part(chosen, ' ', 2) AS bigint[]),
+            CAST(:now AS timestamptz)
+        FROM new ORDER BY creditor_reference, account, means, bank_reference
+        ON CONFLICT DO NOTHING RETURNING id, amount_minor, currency, value_date, state, origin_payment_id
+    ), paid_in AS (
+        INSERT INTO postings (agency, component, kind, amount_minor, currency, business_date, value_date, payment_id)
+        SELECT CAST(:agency AS uuid), 'CASH', 'PAID_IN', amount_minor, currency, CAST(:business_date AS date),
+            value_date, id
+        FROM entered WHERE state = 'UNIDENTIFIED' AND origin_payment_id IS NULL ORDER BY id
+    )
+    SELECT id FROM entered
     """
 )
 _BY_IDENTITY = tables.sql(
@@ -195,7 +247,8 @@ _MATCH = tables.sql(
 _LOCK_UNIDENTIFIED = tables.sql(
     f"""
     SELECT {_COLUMNS} FROM payments
-    WHERE agency = :agency AND state = 'UNIDENTIFIED' AND creditor_reference = ANY(CAST(:creditors AS text[]))
+    WHERE agency = :agency AND state = 'UNIDENTIFIED' AND NOT by_hand
+        AND creditor_reference = ANY(CAST(:creditors AS text[]))
         AND (title_reference = ANY(CAST(:titles AS text[]))
             OR (title_reference = '' AND contract_reference = ANY(CAST(:contracts AS text[]))))
     ORDER BY id FOR UPDATE
@@ -214,30 +267,75 @@ _LATER = tables.sql(
         ON case_accounts.agency = payments.agency AND case_accounts.case_id = payments.case_id
             AND case_accounts.epoch = payments.epoch
     WHERE payments.agency = :agency AND payments.case_id = ANY(CAST(:case_ids AS uuid[]))
-        AND payments.value_date >= :since AND payments.state IN ('ALLOCATED', 'OVERPAID')
+        AND payments.value_date >= :since AND payments.state IN ('ALLOCATED', 'OVERPAID', 'REFUNDED')
     """  # noqa: S608 -- column names of this module
 )
 _ENTRIES = tables.sql(
     """
-    SELECT payment_id, case_id, title_id, instalment_id, component, kind, from_date, through_date,
-        CAST(sum(amount_minor) AS bigint) AS amount_minor
+    SELECT payment_id, case_id, title_id, instalment_id, component, kind, from_date, through_date, base_minor,
+        numerator, denominator, rule, CAST(sum(amount_minor) AS bigint) AS amount_minor
     FROM postings WHERE agency = :agency AND payment_id = ANY(CAST(:ids AS uuid[]))
-    GROUP BY payment_id, case_id, title_id, instalment_id, component, kind, from_date, through_date
+    GROUP BY payment_id, case_id, title_id, instalment_id, component, kind, from_date, through_date, base_minor,
+        numerator, denominator, rule
     HAVING sum(amount_minor) <> 0 ORDER BY max(id)
     """
 )
+# What changes of a payment's money is posted with it: confirmed or annulled, overpaid, credited, refunded, reversed.
 _WRITE = tables.sql(
     """
-    UPDATE payments SET state = new.state, allocated_minor = new.allocated, overpaid_minor = new.overpaid,
-        case_id = new.case_id, title_id = new.title_id, instrument_id = new.instrument_id, epoch = new.epoch,
-        reverse_date = new.reverse_date, reverse_reason = new.reverse_reason, version = new.version
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:allocated AS bigint[]),
-        CAST(:overpaid AS bigint[]), CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[]),
-        CAST(:instrument_ids AS uuid[]), CAST(:epochs AS int[]), CAST(:reverse_dates AS date[]),
-        CAST(:reverse_reasons AS text[]), CAST(:versions AS bigint[]))
-        AS new (id, state, allocated, overpaid, case_id, title_id, instrument_id, epoch, reverse_date, reverse_reason,
-            version)
+    WITH changed AS (
+        UPDATE payments SET state = new.state, allocated_minor = new.allocated, overpaid_minor = new.overpaid,
+            refunded_minor = new.refunded, credited_minor = new.credited, case_id = new.case_id,
+            title_id = new.title_id, instrument_id = new.instrument_id, epoch = new.epoch, by_hand = new.by_hand,
+            chosen_title_ids = CAST(split_part(new.chosen, ' ', 1) AS uuid[]),
+            chosen_minor = CAST(split_part(new.chosen, ' ', 2) AS bigint[]),
+            reverse_date = new.reverse_date, reverse_reason = new.reverse_reason, reverse_kind = new.reverse_kind,
+            version = new.version
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:allocated AS bigint[]),
+            CAST(:overpaid AS bigint[]), CAST(:refunded AS bigint[]), CAST(:credited AS bigint[]),
+            CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[]), CAST(:instrument_ids AS uuid[]),
+            CAST(:epochs AS int[]), CAST(:by_hand AS boolean[]), CAST(:chosen AS text[]),
+            CAST(:reverse_dates AS date[]), CAST(:reverse_reasons AS text[]), CAST(:reverse_kinds AS text[]),
+            CAST(:versions AS bigint[]))
+            AS new (id, state, allocated, overpaid, refunded, credited, case_id, title_id, instrument_id, epoch,
+                by_hand, chosen, reverse_date, reverse_reason, reverse_kind, version)
+        WHERE payments.agency = :agency AND payments.id = new.id
+        RETURNING WITH (OLD AS before, NEW AS after)
+            after.id, coalesce(after.case_id, before.case_id) AS case_id, after.amount_minor AS amount,
+            after.currency, after.value_date, after.origin_payment_id AS origin, before.state AS was, after.state,
+            before.state NOT IN ('REPORTED', 'NEW_UNCONFIRMED', 'ANNULLED') AS had,
+            after.state NOT IN ('REPORTED', 'NEW_UNCONFIRMED', 'ANNULLED') AS has,
+            after.overpaid_minor + after.refunded_minor + after.credited_minor
+                - before.overpaid_minor - before.refunded_minor - before.credited_minor AS overpaid,
+            after.refunded_minor - before.refunded_minor AS refunded, after.refunded_minor AS given_back,
+            after.credited_minor - before.credited_minor AS credited
+    )
+    INSERT INTO postings (agency, case_id, component, kind, amount_minor, currency, business_date, value_date,
+        payment_id)
+    SELECT CAST(:agency AS uuid), changed.case_id, 'CASH', entry.kind, entry.amount, changed.currency,
+        CAST(:business_date AS date), changed.value_date, changed.id
+    FROM changed CROSS JOIN LATERAL (VALUES
+        (1, 'PAID_IN', CASE WHEN origin IS NULL THEN (has::int - had::int) * amount ELSE 0 END),
+        (2, 'OVERPAID', overpaid), (3, 'CREDITED', credited), (4, 'REFUNDED', refunded),
+        (5, 'REVERSED', CASE WHEN state = 'REVERSED' AND was <> 'REVERSED' THEN amount - given_back ELSE 0 END))
+        AS entry (place, kind, amount)
+    WHERE entry.amount <> 0 ORDER BY changed.id, entry.place
+    """
+)
+_CONFIRM = tables.sql(
+    """
+    UPDATE payments SET creditor_reference = new.creditor_reference, account = new.account, means = new.means,
+        bank_reference = new.bank_reference, value_date = new.value_date, amount_minor = new.amount,
+        txid = new.txid, our_number = new.our_number, title_reference = new.title_reference,
+        contract_reference = new.contract_reference
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:creditor_references AS text[]), CAST(:accounts AS text[]),
+        CAST(:means AS text[]), CAST(:bank_references AS text[]), CAST(:value_dates AS date[]),
+        CAST(:amounts AS bigint[]), CAST(:txids AS text[]), CAST(:our_numbers AS text[]),
+        CAST(:title_references AS text[]), CAST(:contract_references AS text[]))
+        AS new (id, creditor_reference, account, means, bank_reference, value_date, amount, txid, our_number,
+            title_reference, contract_reference)
     WHERE payments.agency = :agency AND payments.id = new.id
+        AND payments.state IN ('REPORTED', 'NEW_UNCONFIRMED', 'ANNULLED')
     """
 )
 _CLEAR = tables.sql(
@@ -258,7 +356,12 @@ _CREDITOR = """(CAST(:creditor AS uuid) IS NULL OR payments.creditor_reference =
 _PAGE = tables.sql(
     f"""
     SELECT {_COLUMNS} FROM payments
-    WHERE agency = :agency AND {_CREDITOR} AND (CAST(:state AS text) IS NULL OR state = :state)
+    WHERE agency = :agency AND {_CREDITOR} AND (CAST(:states AS text[]) IS NULL OR state = ANY(:states))
+        AND (CAST(:reverse_kind AS text) IS NULL OR reverse_kind = :reverse_kind)
+        AND (CAST(:case_id AS uuid) IS NULL OR case_id = :case_id)
+        AND (CAST(:creditor_reference AS text) IS NULL OR creditor_reference = :creditor_reference)
+        AND (CAST(:since AS date) IS NULL OR value_date >= :since)
+        AND (CAST(:until AS date) IS NULL OR value_date <= :until)
         AND (CAST(:after AS uuid) IS NULL OR id > :after)
     ORDER BY id LIMIT :limit
     """  # noqa: S608 -- column names of this module
@@ -317,7 +420,12 @@ def match(
 
 
 def insert(
-    tx: db.Transaction, agency: uuid.UUID, new: Sequence[Payment], *, now: datetime.datetime
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    new: Sequence[Payment],
+    *,
+    now: datetime.datetime,
+    business_date: datetime.date,
 ) -> set[uuid.UUID]:
     """Enter payments whose identity is not known yet; the ids that were. A twin under way is waited for."""
     ordered = sorted(new, key=lambda payment: payment.identity)
@@ -326,6 +434,7 @@ def insert(
         {
             "agency": agency,
             "now": now,
+            "business_date": business_date,
             "ids": [one.id for one in ordered],
             **_identities([one.identity for one in ordered]),
             "value_dates": [one.value_date for one in ordered],
@@ -335,9 +444,35 @@ def insert(
             "our_numbers": [one.our_number for one in ordered],
             "title_references": [one.title_reference for one in ordered],
             "contract_references": [one.contract_reference for one in ordered],
+            "states": [one.state.value for one in ordered],
+            "case_ids": [one.case_id for one in ordered],
+            "origins": [one.origin_payment_id for one in ordered],
+            "proof_blob_ids": [one.proof_blob_id for one in ordered],
+            "proof_types": [one.proof_type for one in ordered],
+            "chosen": [_chosen(one) for one in ordered],
         },
     )
     return set(found.scalars())
+
+
+def confirm(tx: db.Transaction, agency: uuid.UUID, payments: Sequence[Payment]) -> None:
+    """Take over what the bank says of payments that moved no money yet: identity, date, amount, references."""
+    if not payments:
+        return
+    tx.execute(
+        _CONFIRM,
+        {
+            "agency": agency,
+            "ids": [one.id for one in payments],
+            **_identities([one.identity for one in payments]),
+            "value_dates": [one.value_date for one in payments],
+            "amounts": [one.amount_minor for one in payments],
+            "txids": [one.txid for one in payments],
+            "our_numbers": [one.our_number for one in payments],
+            "title_references": [one.title_reference for one in payments],
+            "contract_references": [one.contract_reference for one in payments],
+        },
+    )
 
 
 def by_identity(
@@ -385,12 +520,23 @@ def page(
     agency: uuid.UUID,
     *,
     creditor: uuid.UUID | None = None,
-    state: str | None = None,
+    only: Filter = EVERYTHING,
     after: uuid.UUID | None,
     limit: int,
 ) -> list[Payment]:
     """Payments in id order."""
-    params = {"agency": agency, "creditor": creditor, "state": state, "after": after, "limit": limit}
+    params = {
+        "agency": agency,
+        "creditor": creditor,
+        "states": list(only.states) or None,
+        "reverse_kind": only.reverse_kind,
+        "case_id": only.case_id,
+        "creditor_reference": only.creditor_reference,
+        "since": only.since,
+        "until": only.until,
+        "after": after,
+        "limit": limit,
+    }
     return _payments(tx.execute(_PAGE, params).mappings())
 
 
@@ -439,8 +585,10 @@ def write(
     agency: uuid.UUID,
     changed: Sequence[Payment],
     allocated: Mapping[uuid.UUID, Sequence[accounts.Entry]],
+    *,
+    business_date: datetime.date,
 ) -> None:
-    """Write payments and replace their allocations by `allocated`."""
+    """Write payments, post what changed of their money, and replace their allocations by `allocated`."""
     if not changed:
         return
     ordered = sorted(changed, key=lambda payment: payment.id)
@@ -448,10 +596,16 @@ def write(
         _WRITE,
         {
             "agency": agency,
+            "business_date": business_date,
             "ids": [one.id for one in ordered],
             "states": [one.state.value for one in ordered],
             "allocated": [one.allocated_minor for one in ordered],
             "overpaid": [one.overpaid_minor for one in ordered],
+            "refunded": [one.refunded_minor for one in ordered],
+            "credited": [one.credited_minor for one in ordered],
+            "by_hand": [one.by_hand for one in ordered],
+            "chosen": [_chosen(one) for one in ordered],
+            "reverse_kinds": [one.reverse_kind for one in ordered],
             "case_ids": [one.case_id for one in ordered],
             "title_ids": [one.title_id for one in ordered],
             "instrument_ids": [one.instrument_id for one in ordered],
@@ -495,6 +649,12 @@ def sources(
 ) -> dict[uuid.UUID, list[sa.RowMapping]]:
     """Sources by payment."""
     return _grouped(tx.execute(_GET_SOURCES, {"agency": agency, "ids": sorted(set(ids))}).mappings().all())
+
+
+def _chosen(payment: Payment) -> str:
+    """Two array literals, which the statements take apart: there is no array of arrays of any length."""
+    ids = ",".join(map(str, payment.chosen_title_ids))
+    return f"{{{ids}}} {{{','.join(map(str, payment.chosen_minor))}}}"
 
 
 def _grouped(rows: Sequence[sa.RowMapping]) -> dict[uuid.UUID, list[sa.RowMapping]]:

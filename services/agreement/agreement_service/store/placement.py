@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from agreement_service.domain import accounts
-from agreement_service.store import tables
+from agreement_service.store import tables, terms
 from servicekit import db
 
 
@@ -21,6 +21,11 @@ class Contracts:
     creditor_references: list[str] = dataclasses.field(default_factory=list)
     contract_references: list[str] = dataclasses.field(default_factory=list)
     currencies: list[str] = dataclasses.field(default_factory=list)
+    products: list[str] = dataclasses.field(default_factory=list)
+    consumers: list[bool] = dataclasses.field(default_factory=list)
+    """Whether the debtor is a natural person."""
+    penalty_caps: list[int | None] = dataclasses.field(default_factory=list)
+    """The highest penalty rate that the law allows (R09), or None."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,10 @@ class Titles:
     contracts: list[int] = dataclasses.field(default_factory=list)
     penalty_rates: list[int] = dataclasses.field(default_factory=list)
     monthly_rates: list[int] = dataclasses.field(default_factory=list)
+    own_penalties: list[bool] = dataclasses.field(default_factory=list)
+    own_interests: list[bool] = dataclasses.field(default_factory=list)
+    """False: no rate was given, the terms that stand for the title count."""
+    types: list[str] = dataclasses.field(default_factory=list)
     batch_ids: list[bytes] = dataclasses.field(default_factory=list)
     """16 bytes, or none where a person placed the title."""
 
@@ -56,40 +65,67 @@ class Listed:
     currency: str
 
 
+_RESOLVED = terms.RESOLVED.format(
+    account="contract", due_date="date '1970-01-01' + placed.due_day", title_id="placed.id"
+)
+_BEARS_INTEREST = terms.BEARS_INTEREST.format(creditor_id="contract.creditor_id")
 _PLACE = tables.sql(
-    """
+    f"""
     WITH contract AS MATERIALIZED (
         SELECT * FROM unnest(CAST(:creditor_ids AS uuid[]), CAST(:creditor_references AS text[]),
-            CAST(:contract_references AS text[]), CAST(:currencies AS text[]))
-            WITH ORDINALITY AS row (creditor_id, creditor_reference, contract_reference, currency, place)
+            CAST(:contract_references AS text[]), CAST(:currencies AS text[]), CAST(:products AS text[]),
+            CAST(:consumers AS boolean[]), CAST(:penalty_caps AS int[]))
+            WITH ORDINALITY AS row (creditor_id, creditor_reference, contract_reference, currency, product, consumer,
+                penalty_cap, place)
     ), placed AS MATERIALIZED (
         SELECT * FROM unnest(CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[]), CAST(:debtor_ids AS uuid[]),
             CAST(:references AS text[]), CAST(:principals AS bigint[]), CAST(:due_days AS int[]),
             CAST(:payable_days AS int[]), CAST(:contracts AS int[]), CAST(:penalty_rates AS int[]),
-            CAST(:monthly_rates AS int[]), CAST(:batch_ids AS uuid[]))
+            CAST(:monthly_rates AS int[]), CAST(:own_penalties AS boolean[]), CAST(:own_interests AS boolean[]),
+            CAST(:types AS text[]), CAST(:batch_ids AS uuid[]))
             AS row (case_id, id, debtor_id, reference, principal, due_day, payable_day, contract,
-                penalty_rate, monthly_rate, batch_id)
+                penalty_rate, monthly_rate, own_penalty, own_interest, title_type, batch_id)
+    ), any_terms AS MATERIALIZED (
+        SELECT EXISTS (SELECT 1 FROM charge_terms WHERE charge_terms.agency = :agency) AS stand
     ), new_creditors AS (
         INSERT INTO creditors (agency, creditor_id, creditor_reference)
         SELECT DISTINCT ON (creditor_id) CAST(:agency AS uuid), creditor_id, creditor_reference
         FROM contract ORDER BY creditor_id
         ON CONFLICT DO NOTHING
     ), new_accounts AS (
-        INSERT INTO case_accounts (agency, case_id, creditor_id, debtor_id, contract_reference, currency, partition)
+        INSERT INTO case_accounts (agency, case_id, creditor_id, debtor_id, contract_reference, currency, partition,
+            product, consumer)
         SELECT DISTINCT ON (placed.case_id) CAST(:agency AS uuid), placed.case_id, contract.creditor_id,
             placed.debtor_id, contract.contract_reference, contract.currency,
-            crc32(uuid_send(placed.case_id)) % CAST(:partitions AS int)
+            crc32(uuid_send(placed.case_id)) % CAST(:partitions AS int), contract.product, contract.consumer
         FROM placed JOIN contract ON contract.place = placed.contract + 1
         ORDER BY placed.case_id
         ON CONFLICT DO NOTHING
+    ), new_titles AS (
+        INSERT INTO titles (agency, case_id, id, reference, batch_id, due_date, payable_until, principal_minor,
+            penalty_rate_e4, monthly_rate_e4, accrued_through, open_principal_minor, title_type, own_penalty, own_interest,
+            terms_id, bears_interest)
+        SELECT CAST(:agency AS uuid), placed.case_id, placed.id, placed.reference, placed.batch_id,
+            date '1970-01-01' + placed.due_day, date '1970-01-01' + placed.payable_day, placed.principal,
+            least(placed.penalty_rate, contract.penalty_cap), placed.monthly_rate, date '1970-01-01' + placed.due_day,
+            placed.principal, placed.title_type, placed.own_penalty, placed.own_interest,
+            CASE WHEN (SELECT stand FROM any_terms) THEN {_RESOLVED} END, contract.bears_interest
+        FROM placed JOIN (SELECT contract.*, {_BEARS_INTEREST} AS bears_interest FROM contract) AS contract
+            ON contract.place = placed.contract + 1
+        ORDER BY placed.case_id, placed.id
+        ON CONFLICT DO NOTHING RETURNING case_id, principal_minor
+    ), new_postings AS (
+        INSERT INTO postings (agency, case_id, component, kind, amount_minor, currency, business_date, value_date)
+        SELECT CAST(:agency AS uuid), principals.case_id, 'PRINCIPAL', 'PLACED', principals.amount, account.currency,
+            CAST(:business_date AS date), CAST(:business_date AS date)
+        FROM (SELECT case_id, sum(principal_minor) AS amount FROM new_titles GROUP BY case_id) AS principals
+            JOIN (SELECT placed.case_id, min(contract.currency) AS currency
+                FROM placed JOIN contract ON contract.place = placed.contract + 1 GROUP BY placed.case_id) AS account
+                ON account.case_id = principals.case_id
+        ORDER BY principals.case_id
     )
-    INSERT INTO titles (agency, case_id, id, reference, batch_id, due_date, payable_until, principal_minor,
-        penalty_rate_e4, monthly_rate_e4, accrued_through, open_principal_minor)
-    SELECT CAST(:agency AS uuid), case_id, id, reference, batch_id, date '1970-01-01' + due_day,
-        date '1970-01-01' + payable_day, principal, penalty_rate, monthly_rate, date '1970-01-01' + due_day, principal
-    FROM placed ORDER BY case_id, id
-    ON CONFLICT DO NOTHING
-    """
+    SELECT count(*) FROM new_titles
+    """  # noqa: S608 -- text of this module
 )
 _REVIVE = tables.sql(
     """
@@ -98,8 +134,9 @@ _REVIVE = tables.sql(
             version = version + 1
         FROM unnest(CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[])) AS placed (case_id, title_id)
         WHERE titles.agency = :agency AND titles.case_id = placed.case_id AND titles.id = placed.title_id
-            AND titles.withdrawn_minor = titles.principal_minor AND titles.charged_penalty_minor = 0
-            AND titles.charged_interest_minor = 0
+            AND titles.withdrawn_minor = titles.principal_minor AND titles.received_minor = 0
+            AND titles.charged_penalty_minor + titles.charged_interest_minor + titles.charged_correction_minor
+                + titles.charged_costs_minor + titles.charged_fees_minor = 0
         RETURNING titles.case_id, titles.id, titles.principal_minor
     )
     INSERT INTO postings (agency, case_id, title_id, component, kind, amount_minor, currency, business_date, value_date)
@@ -114,7 +151,7 @@ _BATCH = tables.sql(
         SELECT 1 FROM agreement_titles JOIN agreements
             ON agreements.agency = agreement_titles.agency AND agreements.id = agreement_titles.agreement_id
         WHERE agreement_titles.agency = titles.agency AND agreement_titles.title_id = titles.id
-            AND agreements.state = 'PROPOSED'
+            AND agreements.state IN ('PROPOSED', 'AWAITING_SIGNATURE')
     ) AS proposed
     FROM titles WHERE agency = :agency AND batch_id = :batch_id ORDER BY case_id, id
     """
@@ -148,16 +185,27 @@ _PRESENT = tables.sql(
 
 
 def place(
-    tx: db.Transaction, agency: uuid.UUID, *, contracts: Contracts, titles: Titles, partitions: int
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    *,
+    contracts: Contracts,
+    titles: Titles,
+    partitions: int,
+    business_date: datetime.date,
 ) -> int:
-    """Insert creditors, accounts and titles that are not there yet; how many titles were."""
+    """Insert creditors, accounts and titles that are not there yet, and post their principal, a row for each case; how
+    many titles were new."""
     params = {
         "agency": agency,
+        "business_date": business_date,
         "partitions": partitions,
         "creditor_ids": _ids(contracts.creditor_ids),
         "creditor_references": _texts(contracts.creditor_references),
         "contract_references": _texts(contracts.contract_references),
         "currencies": _texts(contracts.currencies),
+        "products": _texts(contracts.products),
+        "consumers": contracts.consumers,
+        "penalty_caps": contracts.penalty_caps,
         "case_ids": _ids(titles.case_ids),
         "title_ids": _ids(titles.title_ids),
         "debtor_ids": _ids(titles.debtor_ids),
@@ -168,9 +216,12 @@ def place(
         "contracts": _numbers(titles.contracts),
         "penalty_rates": _numbers(titles.penalty_rates),
         "monthly_rates": _numbers(titles.monthly_rates),
+        "own_penalties": _flags(titles.own_penalties),
+        "own_interests": _flags(titles.own_interests),
+        "types": _texts(titles.types),
         "batch_ids": "{" + ",".join([one.hex() or "NULL" for one in titles.batch_ids]) + "}",
     }
-    return tx.execute(_PLACE, params).rowcount
+    return int(tx.execute(_PLACE, params).scalar_one())
 
 
 def revive(tx: db.Transaction, agency: uuid.UUID, *, titles: Titles, business_date: datetime.date) -> int:
@@ -233,6 +284,10 @@ def _ids(values: Sequence[bytes]) -> str:
 
 def _numbers(values: Sequence[int]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
+
+
+def _flags(values: Sequence[bool]) -> str:
+    return "{" + ",".join(["t" if value else "f" for value in values]) + "}"
 
 
 def _texts(values: Sequence[str]) -> str:

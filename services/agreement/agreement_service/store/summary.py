@@ -1,7 +1,6 @@
 """The money identity, counted from two sides: what is open from the balances, the rest from the ledger.
 
-Charges accrue per title and component, rounded half-up in integers, exactly as domain/charges.py; a property test holds
-both together.
+Charges accrue by store/charges.py, exactly as domain/charges.py says.
 """
 
 import datetime
@@ -10,34 +9,24 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from agreement_service.store import accounts, tables
+from agreement_service.store import accounts, charges, tables
 from servicekit import db
 
-ACCRUED = """
-    CASE WHEN titles.agreement_id IS NULL AND titles.open_principal_minor > 0 AND :date > titles.payable_until
-        AND titles.charged_penalty_minor = 0
-        THEN div(2 * CAST(titles.open_principal_minor AS numeric) * titles.penalty_rate_e4 + 1000000, 2000000)
-        ELSE 0 END AS penalty,
-    CASE WHEN titles.agreement_id IS NULL AND titles.open_principal_minor > 0 AND :date > titles.payable_until
-        THEN div(2 * CAST(titles.open_principal_minor AS numeric) * titles.monthly_rate_e4
-            * greatest(0, :date - titles.accrued_through) + 30000000, 60000000)
-        ELSE 0 END AS interest
-"""
-_BALANCES = tables.sql(
+_BALANCES = charges.sql(
     f"""
+    WITH {charges.SERIES}
     SELECT case_accounts.currency, count(*) AS titles, sum(counted.principal_minor) AS placed,
         sum(counted.open_minor) AS open, sum(counted.open_principal_minor) AS open_principal,
-        sum(counted.penalty + counted.interest) AS accrued
+        sum(counted.accrued) AS accrued
     FROM (
         SELECT titles.agency, titles.case_id, titles.principal_minor, titles.open_principal_minor,
-            {accounts.OPEN} AS open_minor,
-            {ACCRUED}
-        FROM titles WHERE titles.agency = :agency
+            {accounts.OPEN} AS open_minor, {charges.TOTAL} AS accrued
+        FROM {charges.ACCRUED} WHERE titles.agency = :agency
     ) AS counted JOIN case_accounts
         ON case_accounts.agency = counted.agency AND case_accounts.case_id = counted.case_id
     GROUP BY case_accounts.currency ORDER BY case_accounts.currency
     """  # noqa: S608 -- text of this module
-).bindparams(sa.bindparam("date", type_=sa.Date()))
+)
 _PLANS = tables.sql(
     """
     SELECT agreements.currency, sum(charged_interest_minor - paid_interest_minor) AS open,

@@ -8,6 +8,7 @@ together. Amounts are `bigint` minor units of the currency of the row's case, ag
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 METADATA = sa.MetaData()
 
@@ -20,6 +21,8 @@ BOOL = sa.Boolean()
 BYTES = sa.LargeBinary()
 TEXTS = sa.ARRAY(sa.Text())
 UUIDS = sa.ARRAY(sa.Uuid())
+BIGS = sa.ARRAY(sa.BigInteger())
+JSON = postgresql.JSONB()
 INSTANT = sa.DateTime(timezone=True)
 
 _OWN_ID = "UUID made by this service"
@@ -78,6 +81,8 @@ case_accounts = table(
     incidental("partition", INT, "follows from the case's id"),
     reference("agreement_id", "agreements"),
     business("epoch", INT),
+    business("product", TEXT),
+    business("consumer", BOOL),
 )
 
 titles = table(
@@ -109,7 +114,16 @@ titles = table(
     business("withdrawn_minor", BIG),
     business("written_off_minor", BIG),
     business("novated_minor", BIG),
+    business("title_type", TEXT),
+    reference("terms_id", "charge_terms"),
+    business("own_penalty", BOOL),
+    business("own_interest", BOOL),
+    business("bears_interest", BOOL),
+    business("corrected_through", DATE),
+    business("once_charged", BOOL),
     reference("agreement_id", "agreements"),
+    reference("origin_agreement_id", "agreements"),
+    business("acquirer", TEXT),
     business("state", TEXT),
     incidental("version", BIG, _COUNTER),
 )
@@ -139,6 +153,22 @@ agreements = table(
     business("notice_days", INT),
     business("missed_days", INT),
     business("broken_days", INT),
+    business("kind", TEXT),
+    business("tolerance_date", DATE),
+    business("breach_policy", TEXT),
+    business("novation_prefix", TEXT),
+    business("acquirer", TEXT),
+    incidental("contact_person_id", UUID, _CASE_ID),
+    business("responsible", TEXT),
+    business("confession_required", BOOL),
+    business("accept_channel", TEXT),
+    business("accepted_by", TEXT),
+    business("grace_date", DATE),
+    business("reinstate_reason", TEXT),
+    business("added_minor", BIG),
+    business("terms", JSON),
+    business("note", TEXT),
+    business("settlement_type", TEXT),
     incidental("created_at", INSTANT, _WALL),
     incidental("version", BIG, _COUNTER),
 )
@@ -149,6 +179,7 @@ agreement_cases = table(
     reference("agreement_id", "agreements", key=True),
     reference("case_id", "case_accounts", key=True),
     incidental("partition", INT, "follows from the case's id"),
+    business("end_epoch", INT),
 )
 
 agreement_titles = table(
@@ -159,10 +190,22 @@ agreement_titles = table(
     reference("title_id", "titles", key=True),
     incidental("title_version", BIG, _COUNTER),
     business("principal_minor", BIG),
+    business("correction_minor", BIG),
     business("penalty_minor", BIG),
     business("interest_minor", BIG),
+    business("costs_minor", BIG),
+    business("fees_minor", BIG),
+    business("added_penalty_minor", BIG),
+    business("added_interest_minor", BIG),
+    business("added_costs_minor", BIG),
+    business("added_fees_minor", BIG),
+    business("waived_principal_minor", BIG),
+    business("waived_correction_minor", BIG),
     business("waived_penalty_minor", BIG),
     business("waived_interest_minor", BIG),
+    business("waived_costs_minor", BIG),
+    business("waived_fees_minor", BIG),
+    business("novated", BOOL),
 )
 
 instalments = table(
@@ -185,21 +228,29 @@ instalments = table(
 
 instruments = table(
     "instruments",
-    ["instalment_id", "kind", "generation"],
+    ["case_id", "instalment_id", "kind", "generation"],
     incidental("id", UUID, _OWN_ID, key=True),
+    reference("case_id", "case_accounts"),
     reference("instalment_id", "instalments"),
+    reference("account_id", "collection_accounts"),
     business("kind", TEXT),
     business("generation", INT),
     business("state", TEXT),
+    business("currency", TEXT),
     business("amount_minor", BIG),
+    business("issue_date", DATE),
     business("due_date", DATE),
+    business("payable_until", DATE),
     incidental("our_number", TEXT, _NUMBERED),
+    incidental("our_number_printed", TEXT, _NUMBERED),
     incidental("barcode", TEXT, _NUMBERED),
     incidental("txid", TEXT, _NUMBERED),
     incidental("br_code", TEXT, _NUMBERED),
     incidental("due_at", INSTANT, _WALL),
     incidental("act_key", TEXT, _NUMBERED),
     incidental("act_worker", UUID, "process that acted"),
+    incidental("waits_for_id", UUID, "the one before it, where the bank had not cancelled that one yet"),
+    incidental("unwanted", BOOL, "set only where it was closed while the bank was being asked"),
     incidental("version", BIG, _COUNTER),
 )
 
@@ -236,6 +287,15 @@ payments = table(
     business("epoch", INT),
     business("reverse_date", DATE),
     business("reverse_reason", TEXT),
+    business("refunded_minor", BIG),
+    business("credited_minor", BIG),
+    business("reverse_kind", TEXT),
+    business("by_hand", BOOL),
+    reference("origin_payment_id", "payments"),
+    sa.Column("chosen_title_ids", UUIDS, info={"kind": "reference", "to": "titles"}),
+    business("chosen_minor", BIGS),
+    incidental("proof_blob_id", UUID, _OWN_ID),
+    business("proof_type", TEXT),
     incidental("created_at", INSTANT, _WALL),
     incidental("version", BIG, _COUNTER),
 )
@@ -277,8 +337,14 @@ postings = sa.Table(
     sa.Column("value_date", DATE),
     sa.Column("from_date", DATE),
     sa.Column("through_date", DATE),
+    sa.Column("base_minor", BIG),
+    sa.Column("numerator", BIG),
+    sa.Column("denominator", BIG),
+    sa.Column("rule", TEXT),
     sa.Column("payment_id", UUID),
     sa.Column("agreement_id", UUID),
+    sa.Column("debit", TEXT),
+    sa.Column("credit", TEXT),
     info={
         "digest": False,
         "reason": "history: a payment that arrives late takes later ones back and applies them again, so entries and "

@@ -6,9 +6,10 @@ import uuid
 from collections.abc import Iterable, Sequence
 
 from agreement_service import providers
-from agreement_service.domain import accounts, balances
+from agreement_service.domain import accounts, balances, novations, terms
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
+from agreement_service.store import novations as novation_store
 from agreement_service.store import payments as payment_store
 from agreement_service.store import placement
 from agreement_service.usecases import books, facts, moments
@@ -48,7 +49,7 @@ def place(
     bank: providers.BankProvider,
 ) -> None:
     """Take over placed titles and give them the payments that waited for them. The same titles again change nothing."""
-    titles, contracts = _columns(placed)
+    titles, contracts = _columns(placed, date=moment.business_date)
     payment_store.guard_unidentified(tx, agency, shared=True)
     waiting = payment_store.lock_unidentified(
         tx,
@@ -57,7 +58,14 @@ def place(
         titles=titles.references,
         contracts=contracts.contract_references,
     )
-    inserted = placement.place(tx, agency, contracts=contracts, titles=titles, partitions=facts.partitions())
+    inserted = placement.place(
+        tx,
+        agency,
+        contracts=contracts,
+        titles=titles,
+        partitions=facts.partitions(),
+        business_date=moment.business_date,
+    )
     if inserted < len(titles.title_ids):
         placement.revive(tx, agency, titles=titles, business_date=moment.business_date)
     if waiting:
@@ -65,11 +73,11 @@ def place(
 
 
 def _columns(
-    placed: Sequence[case_facts_pb2.TitlesPlaced],
+    placed: Sequence[case_facts_pb2.TitlesPlaced], *, date: datetime.date
 ) -> tuple[placement.Titles, placement.Contracts]:
     """The columns of several chunks as one, contracts once each."""
     titles, contracts = placement.Titles(), placement.Contracts()
-    index: dict[tuple[bytes, str, str, str], int] = {}
+    index: dict[tuple[bytes, str, str, str, str, bool], int] = {}
     for part in placed:
         places, currencies = [], []
         for contract in part.table_contracts:
@@ -78,6 +86,8 @@ def _columns(
                 contract.creditor_reference,
                 contract.contract_reference,
                 contract.currency,
+                contract.product,
+                contract.natural_person,
             )
             if key not in index:
                 index[key] = len(index)
@@ -85,9 +95,16 @@ def _columns(
                 contracts.creditor_references.append(contract.creditor_reference)
                 contracts.contract_references.append(contract.contract_reference)
                 contracts.currencies.append(contract.currency)
+                contracts.products.append(contract.product)
+                contracts.consumers.append(contract.natural_person)
+                contracts.penalty_caps.append(
+                    terms.penalty_cap_e4(
+                        currency=contract.currency, consumer=contract.natural_person, date=date
+                    )
+                )
             places.append(index[key])
             currencies.append(contract.currency)
-        terms = [(one.penalty_rate_e4, one.monthly_interest_rate_e4) for one in part.table_terms]
+        rates = list(part.table_terms)
         days = list(part.due_days)
         payable: dict[tuple[int, str], int] = {}
         for day, contract_index in zip(days, part.contract_index, strict=True):
@@ -104,8 +121,15 @@ def _columns(
         titles.references.extend(part.title_references)
         titles.principals.extend(part.principal_minor)
         titles.due_days.extend(days)
-        titles.penalty_rates.extend([terms[place][0] for place in part.terms_index])
-        titles.monthly_rates.extend([terms[place][1] for place in part.terms_index])
+        for name, values in (
+            ("penalty_rates", [one.penalty_rate_e4 for one in rates]),
+            ("monthly_rates", [one.monthly_interest_rate_e4 for one in rates]),
+            ("own_penalties", [not one.no_penalty for one in rates]),
+            ("own_interests", [not one.no_monthly_interest for one in rates]),
+        ):
+            getattr(titles, name).extend([values[place] for place in part.terms_index])
+        types = list(part.table_types)
+        titles.types.extend([types[place] for place in part.type_index] or ["OTHER"] * len(days))
         titles.batch_ids.extend([part.batch_id] * len(days))
     return titles, contracts
 
@@ -126,6 +150,7 @@ def explain(
     titles: dict[uuid.UUID, list[accounts.Title]] = {}
     for title in account_store.titles(tx, agency, cases):
         titles.setdefault(title.case_id, []).append(title)
+    posted = account_store.posted_charges(tx, agency, [one for owned in titles.values() for one in owned])
     agreement_ids = {case.agreement_id for case in cases.values() if case.agreement_id is not None}
     agreements = account_store.agreements(tx, agency, agreement_ids) if agreement_ids else {}
     instalments = account_store.instalments(tx, agency, agreement_ids) if agreement_ids else {}
@@ -134,7 +159,9 @@ def explain(
         case = cases[case_id]
         owned = sorted(titles.get(case_id, []), key=lambda one: (one.due_date, one.reference))
         subjects = [
-            balances.explain_title(one, date) for one in owned if one.agreement_id is None and one.open_minor
+            balances.explain_title(one, date, posted.get(one.title_id, ()))
+            for one in owned
+            if one.agreement_id is None and one.open_minor
         ]
         agreement = agreements.get(case.agreement_id) if case.agreement_id is not None else None
         if agreement is not None and agreement.state in accounts.IN_FORCE:
@@ -175,6 +202,7 @@ def withdraw(
     count = 0
     touched: set[uuid.UUID] = set()
     ended: dict[uuid.UUID, uuid.UUID] = {}
+    endings: dict[uuid.UUID, list[accounts.Entry]] = {}
     for account in opened.loaded:
         mine = [one for one in account.titles if one.title_id in wanted and one.open_minor]
         if not mine:
@@ -182,7 +210,11 @@ def withdraw(
         agreement = account.agreement
         bound = {one.agreement_id for one in mine}
         if agreement is not None and agreement.state in accounts.IN_FORCE and agreement.agreement_id in bound:
-            account.end(state=accounts.AgreementState.CANCELLED, date=moment.business_date)
+            endings[agreement.agreement_id] = novations.end(
+                account, state=accounts.AgreementState.CANCELLED, date=moment.business_date
+            )
+            # of a novation that ended the originals are open again
+            mine = [one for one in account.titles if one.title_id in wanted and one.open_minor]
             ended |= dict.fromkeys(agreement.case_ids, agreement.agreement_id)
         account.withdraw([one.title_id for one in mine], date=moment.business_date)
         touched |= {one.case_id for one in mine}
@@ -192,6 +224,7 @@ def withdraw(
         account_store.new_epoch(tx, agency, others)
     if ended:
         account_store.bind(tx, agency, ended, None)
+        novation_store.save_endings(tx, agency, endings)
         for agreement_id in set(ended.values()):
             agreement_store.set_end_reason(tx, agency, agreement_id, "titles withdrawn by the creditor")
     return count

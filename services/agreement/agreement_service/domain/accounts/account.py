@@ -17,6 +17,7 @@ from agreement_service.domain.accounts.instalments import (
 )
 from agreement_service.domain.accounts.payments import Payment, PaymentState, Posting
 from agreement_service.domain.accounts.titles import Title
+from agreement_service.domain.accounts.waterfalls import LEGAL, Waterfalls
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -24,9 +25,13 @@ class Account:
     """The titles, instalments and payments between which money flows. Titles and instalments in paying order."""
 
     titles: list[Title]
+    waterfalls: Waterfalls = LEGAL
+    """The creditor's."""
     agreement: Agreement | None = None
     instalments: list[Instalment] = dataclasses.field(default_factory=list)
     agreed: list[AgreedTitle] = dataclasses.field(default_factory=list)
+    originals: list[AgreedTitle] = dataclasses.field(default_factory=list)
+    """As `agreed`: titles that left circulation when the agreement, a novation, was accepted."""
     ended: list[Instalment] = dataclasses.field(default_factory=list)
     """Instalments of agreements that are over: a payment behind an epoch may have paid them."""
     postings: list[Posting] = dataclasses.field(default_factory=list)
@@ -41,6 +46,20 @@ class Account:
         """The title of this id."""
         return self._titles[title_id]
 
+    def add(self, titles: Iterable[Title]) -> None:
+        """Take up titles that a novation made."""
+        self.titles += titles
+        self.titles.sort(key=lambda title: (title.due_date, title.reference, title.case_id))
+        self._titles |= {title.title_id: title for title in self.titles}
+
+    def post(self, entries: Iterable[Entry]) -> None:
+        """Apply entries to the titles and instalments that they name; the caller records them."""
+        for entry in entries:
+            if entry.title_id is not None:
+                self._titles[entry.title_id].post(entry)
+            if entry.instalment_id is not None:
+                self._instalments[entry.instalment_id].post(entry)
+
     def settle(
         self,
         *,
@@ -48,20 +67,20 @@ class Account:
         removed: Sequence[Payment] = (),
         later: Sequence[Payment] = (),
         business_date: datetime.date,
+        becomes: PaymentState = PaymentState.REVERSED,
     ) -> list[Payment]:
-        """Apply `new` payments and take `removed` ones back; `later` are all applied ones of this epoch with a key
-        above the least of those. Returns the payments that changed."""
+        """Apply `new` payments and take `removed` ones back, which makes them what `becomes` says; `later` are all
+        applied ones of this epoch with a key above the least of those. Returns the payments that changed."""
         if self.agreement is not None and self.agreement.state is AgreementState.FULFILLED:
             for item in self.agreed:
                 self.title(item.title_id).agreement_id = self.agreement.agreement_id
         before = {payment.payment_id: list(payment.entries) for payment in later}
         for payment in sorted([*later, *removed], key=lambda one: one.key, reverse=True):
-            self._post_all(entry.contra() for entry in reversed(payment.entries))
+            self.post(entry.contra() for entry in reversed(payment.entries))
         changed = list(removed)
         for payment in removed:
             self._record(payment, [entry.contra() for entry in reversed(payment.entries)])
-            payment.entries, payment.state = [], PaymentState.REVERSED
-            payment.allocated_minor = payment.overpaid_minor = 0
+            self._take_back(payment, becomes)
         again = {payment.payment_id for payment in later}
         for payment in sorted([*later, *new], key=lambda one: one.key):
             self._apply(payment)
@@ -118,13 +137,13 @@ class Account:
             back = [
                 title.entry(component, Kind.WAIVED, -amount) for component, amount in item.waived().items()
             ]
-            self._post_all(back)
+            self.post(back)
             gone = [
                 title.entry(component, Kind.CHARGED, -unpaid)
                 for component, amount in item.added().items()
                 if (unpaid := min(amount, title.open_of(component)))
             ]
-            self._post_all(gone)
+            self.post(gone)
             self._record_agreement(back + gone, date)
         bound = [title for title in self.titles if title.agreement_id == agreement.agreement_id]
         oldest = next((title for title in bound if title.open_minor), bound[0])
@@ -135,7 +154,7 @@ class Account:
                     instalment.entry(agreement.case_id, Kind.CHARGED, -unpaid),
                     oldest.entry(Component.INTEREST, Kind.CHARGED, unpaid),
                 ]
-                self._post_all(moved)
+                self.post(moved)
                 self._record_agreement(moved, date)
             if instalment.open_minor:
                 settled = instalment_state(instalment, agreement=agreement, business_date=date)
@@ -153,6 +172,7 @@ class Account:
         oldest: Mapping[uuid.UUID, uuid.UUID],
         in_force: Collection[uuid.UUID],
         date: datetime.date,
+        becomes: PaymentState = PaymentState.REVERSED,
     ) -> None:
         """Take back a payment of an earlier epoch: only its cash, nothing is counted again.
 
@@ -171,7 +191,7 @@ class Account:
                 instalment = self._instalments[entry.instalment_id]
                 entries.append(instalment.entry(entry.case_id, Kind.CHARGED, -entry.amount_minor))
                 entries.append(title.entry(Component.INTEREST, Kind.CHARGED, entry.amount_minor))
-        self._post_all(entries)
+        self.post(entries)
         self._record(payment, entries)
         for instalment in self.ended:
             if instalment.open_minor:
@@ -182,8 +202,7 @@ class Account:
             if title.open_minor and title.agreement_id is not None and title.agreement_id not in in_force:
                 self._release(title, date)
             title.settle_state()
-        payment.entries, payment.state = [], PaymentState.REVERSED
-        payment.allocated_minor = payment.overpaid_minor = 0
+        self._take_back(payment, becomes)
 
     def withdraw(self, title_ids: Iterable[uuid.UUID], *, date: datetime.date) -> None:
         """Take titles back to the creditor: what is open of them becomes withdrawn. Not in an agreement any more."""
@@ -192,28 +211,57 @@ class Account:
             self.postings += [Posting(entry, date) for entry in title.close(Kind.WITHDRAWN)]
             title.settle_state()
 
+    def write_off(self, title_ids: Iterable[uuid.UUID], *, date: datetime.date) -> None:
+        """Settle titles without cash (S5-25): what is open of them becomes written off. Not in an agreement; what
+        accrues on them is not posted, and is gone with the principal."""
+        for title_id in title_ids:
+            title = self.title(title_id)
+            self.postings += [Posting(entry, date) for entry in title.close(Kind.WRITTEN_OFF)]
+            title.settle_state()
+
+    def undo_write_off(self, entries: Iterable[Entry], *, date: datetime.date) -> None:
+        """Take write-offs back by contra entries: the titles owe again what they owed, and charges accrue on it as if
+        nothing had happened."""
+        for entry in entries:
+            contra = entry.contra()
+            self.post([contra])
+            self.postings.append(Posting(contra, date))
+        for title in self.titles:
+            title.settle_state()
+
+    @staticmethod
+    def _take_back(payment: Payment, becomes: PaymentState) -> None:
+        payment.entries, payment.state = [], becomes
+        payment.allocated_minor = payment.overpaid_minor = 0
+
     def _apply(self, payment: Payment) -> None:
         entries: list[Entry] = []
-        left = payment.amount_minor
-        chosen = self._titles.get(payment.title_id) if payment.title_id is not None else None
-        if chosen is not None and chosen.agreement_id is None:
-            left = self._pay_title(chosen, left, payment.key.value_date, entries)
-        if self.agreement is not None and self.agreement.state in (*IN_FORCE, AgreementState.FULFILLED):
+        usable = left = payment.amount_minor - payment.refunded_minor - payment.credited_minor
+        named = [(payment.title_id, left)] if payment.title_id is not None else []
+        acquirers = False
+        for title_id, most in (*payment.chosen, *named):
+            chosen = self._titles.get(title_id)
+            acquirers |= chosen is not None and bool(chosen.acquirer)
+            if chosen is not None and chosen.agreement_id is None:
+                part = min(most, left)
+                left += self._pay_title(chosen, part, payment.key.value_date, entries) - part
+        debtors = [] if acquirers else self.titles  # what an acquirer pays for his title pays no debt of the debtor's
+        if debtors and self.agreement is not None and self.agreement.state in (*IN_FORCE, AgreementState.FULFILLED):
             for instalment in self.instalments:
                 left = self._pay_instalment(instalment, left, payment.key.value_date, entries)
-        for title in self.titles:
-            if title.agreement_id is None:
+        for title in debtors:
+            if title.agreement_id is None and not title.acquirer:
                 left = self._pay_title(title, left, payment.key.value_date, entries)
         payment.entries = entries
-        payment.allocated_minor = payment.amount_minor - left
+        payment.allocated_minor = usable - left
         payment.overpaid_minor = left
-        payment.state = PaymentState.ALLOCATED if payment.allocated_minor else PaymentState.OVERPAID
+        payment.settle_state()
 
     def _pay_title(self, title: Title, left: int, date: datetime.date, entries: list[Entry]) -> int:
         if not left or not title.open_minor or title.withdrawn_minor:
             return left
         entries += title.charge(date)
-        received = title.receive(left)
+        received = title.receive(left, order=self.waterfalls.on(date))
         entries += received
         return left - sum(entry.amount_minor for entry in received)
 
@@ -234,7 +282,8 @@ class Account:
         left -= interest + capital
         for title in self.titles:
             if capital and title.agreement_id == agreement.agreement_id:
-                for entry in title.receive(capital, instalment_id=instalment.instalment_id):
+                order = self.waterfalls.on(date)
+                for entry in title.receive(capital, order=order, instalment_id=instalment.instalment_id):
                     instalment.post(entry)
                     entries.append(entry)
                     capital -= entry.amount_minor
@@ -274,14 +323,8 @@ class Account:
     def _release(title: Title, date: datetime.date) -> None:
         title.agreement_id = None
         title.accrued_through = max(title.accrued_through, date)
+        title.corrected_through = max(title.corrected_through or title.due_date, date)
         title.settle_state()
-
-    def _post_all(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            if entry.title_id is not None:
-                self._titles[entry.title_id].post(entry)
-            if entry.instalment_id is not None:
-                self._instalments[entry.instalment_id].post(entry)
 
     def _record(self, payment: Payment, entries: Iterable[Entry]) -> None:
         for entry in entries:

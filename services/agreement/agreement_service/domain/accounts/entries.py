@@ -40,8 +40,9 @@ class Kind(enum.StrEnum):
 class Entry:
     """A posting: `amount_minor` is signed, a contra entry carries the opposite sign.
 
-    INTEREST or CORRECTION that is CHARGED covers `from_date` (exclusive) to `through_date` (inclusive). PLAN_INTEREST
-    has no title.
+    INTEREST or CORRECTION that is CHARGED covers `from_date` (exclusive) to `through_date` (inclusive); COSTS or FEES
+    with these dates are what the terms charge once. A charge by terms is `base_minor` x `numerator` / `denominator`,
+    rounded half-up, by `rule` (charges.Rule); other entries leave these empty. PLAN_INTEREST has no title.
     """
 
     case_id: uuid.UUID
@@ -52,6 +53,10 @@ class Entry:
     amount_minor: int
     from_date: datetime.date | None = None
     through_date: datetime.date | None = None
+    base_minor: int | None = None
+    numerator: int | None = None
+    denominator: int | None = None
+    rule: str = ""
 
     def contra(self) -> "Entry":
         """The entry that takes this one back."""

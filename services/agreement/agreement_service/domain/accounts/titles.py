@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import enum
 import uuid
+from collections.abc import Sequence
 
 from agreement_service.domain import charges
 from agreement_service.domain.accounts.entries import CHARGES, WATERFALL, Component, Entry, Kind
@@ -60,7 +61,23 @@ class Title:
     withdrawn_minor: int = 0
     written_off_minor: int = 0
     novated_minor: int = 0
+    title_type: str = "OTHER"
+    own_penalty: bool = True
+    """Whether `penalty_rate_e4` counts, or what `rules` say."""
+    own_interest: bool = True
+    """Whether `monthly_rate_e4` counts, or what `rules` say."""
+    bears_interest: bool = True
+    """False where the creditor's settings charge none (S1-26)."""
+    corrected_through: datetime.date | None = None
+    """Day to which correction is posted; None where none is."""
+    once_charged: bool = False
+    """Whether what the terms charge once (costs, fees) is posted."""
+    terms_id: uuid.UUID | None = None
+    rules: charges.Rules = dataclasses.field(default=charges.NO_RULES, compare=False, repr=False)
+    """What the row `terms_id` says; loaded with the title."""
     agreement_id: uuid.UUID | None = None
+    origin_agreement_id: uuid.UUID | None = None
+    acquirer: str = ""
     state: TitleState = TitleState.OPEN
     version: int = 1
 
@@ -80,19 +97,38 @@ class Title:
         """Open and posted of one component."""
         return int(getattr(self, _OPEN[component]))
 
+    def charged_of(self, component: Component) -> int:
+        """Posted of one component of the charges, net of contra entries."""
+        return int(getattr(self, _CHARGED[component]))
+
     def accrual(self, date: datetime.date) -> charges.Accrual:
         """Charges not posted yet on `date`; none in an agreement."""
-        if self.agreement_id is not None:
+        if self.agreement_id is not None or self.acquirer:
             return charges.NONE
         return charges.accrue(
-            open_principal_minor=self.open_principal_minor,
-            penalty_rate_e4=self.penalty_rate_e4,
-            monthly_rate_e4=self.monthly_rate_e4,
-            payable_until=self.payable_until,
-            accrued_through=self.accrued_through,
-            penalty_charged=self.charged_penalty_minor > 0,
-            date=date,
+            charges.Position(
+                due_date=self.due_date,
+                payable_until=self.payable_until,
+                open_principal_minor=self.open_principal_minor,
+                debt_minor=self.open_minor - self.open_costs_minor - self.open_fees_minor,
+                open_correction_minor=self.open_correction_minor,
+                penalty_rate_e4=self.penalty_rate_e4 if self.own_penalty else None,
+                monthly_rate_e4=self.monthly_rate_e4 if self.own_interest else None,
+                bears_interest=self.bears_interest,
+                accrued_through=self.accrued_through,
+                corrected_through=self.corrected_through or self.due_date,
+                penalty_charged=self.charged_penalty_minor > 0,
+                once_charged=self.once_charged,
+                rules=self.rules,
+            ),
+            date,
         )
+
+    def owed(self, date: datetime.date) -> dict[Component, int]:
+        """What is open of each component with what accrues to `date`, in paying order; no zeroes."""
+        accrual = self.accrual(date)
+        parts = {component: self.open_of(component) + accrual.of(component) for component in WATERFALL}
+        return {component: amount for component, amount in parts.items() if amount}
 
     def post(self, entry: Entry) -> None:
         """Apply one entry to the balance."""
@@ -103,25 +139,31 @@ class Title:
             _add(self, _GONE[entry.kind], amount)
             return
         _add(self, _CHARGED[entry.component], amount)
-        if entry.through_date is not None and entry.from_date is not None:
-            self.accrued_through = entry.through_date if amount > 0 else entry.from_date
+        if entry.through_date is None or entry.from_date is None:
+            return
+        reached = entry.through_date if amount > 0 else entry.from_date
+        if entry.component is Component.INTEREST:
+            self.accrued_through = reached
+        elif entry.component is Component.CORRECTION:
+            self.corrected_through = reached
+        else:
+            self.once_charged = amount > 0
 
     def charge(self, date: datetime.date) -> list[Entry]:
         """Post the charges accrued to `date`."""
-        accrual = self.accrual(date)
         entries = []
-        if accrual.penalty_minor:
-            entries.append(self.entry(Component.PENALTY, Kind.CHARGED, accrual.penalty_minor))
-        if accrual.interest_minor:
-            entries.append(
-                dataclasses.replace(
-                    self.entry(Component.INTEREST, Kind.CHARGED, accrual.interest_minor),
-                    from_date=self.accrued_through,
-                    through_date=date,
-                )
+        for one in self.accrual(date).charges:
+            entry = dataclasses.replace(
+                self.entry(Component(one.component), Kind.CHARGED, one.amount_minor),
+                from_date=one.from_date,
+                through_date=one.through_date,
+                base_minor=one.base_minor,
+                numerator=one.numerator,
+                denominator=one.denominator,
+                rule=one.rule.value,
             )
-        for entry in entries:
             self.post(entry)
+            entries.append(entry)
         return entries
 
     def close(self, kind: Kind, limits: "dict[Component, int] | None" = None) -> list[Entry]:
@@ -134,10 +176,16 @@ class Title:
                 self.post(entries[-1])
         return entries
 
-    def receive(self, amount_minor: int, *, instalment_id: uuid.UUID | None = None) -> list[Entry]:
-        """Allocate up to `amount_minor` of cash in waterfall order."""
+    def receive(
+        self,
+        amount_minor: int,
+        *,
+        order: Sequence[Component] = WATERFALL,
+        instalment_id: uuid.UUID | None = None,
+    ) -> list[Entry]:
+        """Allocate up to `amount_minor` of cash in `order` (domain/accounts/waterfalls.py)."""
         entries = []
-        for component in WATERFALL:
+        for component in order:
             part = min(amount_minor, self.open_of(component))
             if part > 0:
                 entry = dataclasses.replace(
@@ -160,7 +208,7 @@ class Title:
             self.state = TitleState.PAID
         elif self.agreement_id is not None:
             self.state = TitleState.IN_AGREEMENT
-        elif self.received_minor:
+        elif self.received_minor or self.novated_minor:
             self.state = TitleState.PARTIALLY_PAID
         else:
             self.state = TitleState.OPEN

@@ -1,0 +1,112 @@
+"""Charges that accrue, in SQL: exactly what domain/charges.py says, for many titles in one statement.
+
+`SERIES` is the first common table of a statement, `ACCRUED` its FROM: titles with columns `correction`, `penalty`,
+`interest`, `commission`, `late_payment`, `expenses`, `fees` (numeric, minor units, zero where nothing accrues) and what
+they are made of. Parameters: agency, date. A property test holds this and the domain together.
+"""
+
+import sqlalchemy as sa
+
+from agreement_service.store import tables
+
+
+def _looked_up(table: str, since: str) -> str:
+    """Rate times days, or index number, of a series at a title's date; of the last covered day where it is later."""
+    day = f"least({since}, {table}.last_day)"
+    return f"""
+        SELECT series_days.cumulative + series_days.per_day * ({day} - series_days.first_day + 1) AS value
+        FROM series_days
+        WHERE series_days.agency = titles.agency AND series_days.code = {table}.code
+            AND series_days.first_day <= {day}
+        ORDER BY series_days.first_day DESC LIMIT 1
+    """  # noqa: S608 -- names of this module
+
+
+def _half_up(numerator: str, denominator: str) -> str:
+    return f"div(2 * {numerator} + {denominator}, 2 * {denominator})"
+
+
+def _thirty_360(date: str) -> str:
+    return (
+        f"(extract(year FROM {date}) * 360 + extract(month FROM {date}) * 30"
+        f" + least(extract(day FROM {date}), 30))"
+    )
+
+
+SERIES = """
+    series_now AS MATERIALIZED (
+        SELECT series.code, series.denominator, series.last_day, least(:date, series.last_day) AS covered, now.value
+        FROM series CROSS JOIN LATERAL (
+            SELECT cumulative + per_day * (least(:date, series.last_day) - first_day + 1) AS value FROM series_days
+            WHERE series_days.agency = series.agency AND series_days.code = series.code
+                AND series_days.first_day <= least(:date, series.last_day)
+            ORDER BY series_days.first_day DESC LIMIT 1
+        ) AS now
+        WHERE series.agency = :agency
+    )
+"""
+_PRINCIPAL = "CAST(titles.open_principal_minor AS numeric)"
+ACCRUED = f"""
+    titles
+    LEFT JOIN charge_terms AS terms ON terms.agency = titles.agency AND terms.id = titles.terms_id
+    LEFT JOIN series_now AS rate ON rate.code = terms.interest_series AND NOT titles.own_interest
+    LEFT JOIN series_now AS index ON index.code = terms.correction_series
+    LEFT JOIN LATERAL ({_looked_up("rate", "titles.accrued_through")}) AS rate_before ON true
+    LEFT JOIN LATERAL ({_looked_up("index", "coalesce(titles.corrected_through, titles.due_date)")})
+        AS index_before ON true
+    CROSS JOIN LATERAL (
+        SELECT titles.agreement_id IS NULL AND titles.open_principal_minor > 0
+            AND :date > titles.payable_until + coalesce(terms.grace_days, 0) AS late
+    ) AS title_state
+    CROSS JOIN LATERAL (
+        SELECT late AND terms.id IS NOT NULL AND NOT titles.once_charged AS once,
+            titles.open_principal_minor + titles.open_correction_minor AS correction_base,
+            CASE WHEN late AND index.value > index_before.value THEN index.value - index_before.value ELSE 0 END
+                AS correction_numerator,
+            coalesce(index_before.value, 1) AS correction_denominator,
+            CASE WHEN titles.own_penalty THEN titles.penalty_rate_e4 ELSE coalesce(terms.penalty_rate_e4, 0) END
+                AS penalty_rate,
+            late AND titles.charged_penalty_minor = 0 AS penalty_due,
+            CASE WHEN NOT titles.own_penalty THEN coalesce(terms.penalty_minor, 0) ELSE 0 END AS penalty_fixed,
+            CASE WHEN NOT late OR NOT titles.bears_interest THEN 0
+                WHEN titles.own_interest THEN
+                    CAST(titles.monthly_rate_e4 AS bigint) * greatest(0, :date - titles.accrued_through)
+                WHEN rate.code IS NOT NULL THEN greatest(0, rate.value - rate_before.value)
+                WHEN terms.day_count = 'THIRTY_360' THEN terms.interest_factor
+                    * greatest(0, {_thirty_360(":date")} - {_thirty_360("titles.accrued_through")})
+                ELSE coalesce(terms.interest_factor, 0) * greatest(0, :date - titles.accrued_through) END
+                AS interest_numerator,
+            CASE WHEN titles.own_interest THEN 30000000
+                ELSE coalesce(rate.denominator, terms.interest_denominator, 30000000) END AS interest_denominator
+    ) AS factors
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN correction_numerator = 0 THEN 0
+                ELSE {_half_up("correction_base * correction_numerator", "correction_denominator")} END AS correction,
+            CASE WHEN NOT penalty_due THEN 0 WHEN penalty_fixed > 0 THEN penalty_fixed
+                ELSE {_half_up(f"{_PRINCIPAL} * penalty_rate", "1000000")} END AS penalty,
+            CASE WHEN interest_numerator = 0 THEN 0
+                ELSE {_half_up(f"{_PRINCIPAL} * interest_numerator", "factors.interest_denominator")} END AS interest,
+            CASE WHEN NOT once OR terms.commission_rate_e4 = 0 THEN 0
+                WHEN terms.commission_above_minor > 0 AND titles.open_principal_minor > terms.commission_above_minor
+                    THEN {_half_up(f"{_PRINCIPAL} * terms.commission_above_rate_e4", "1000000")}
+                ELSE least(terms.commission_maximum_minor, greatest(terms.commission_minimum_minor,
+                    {_half_up(f"{_PRINCIPAL} * terms.commission_rate_e4", "1000000")})) END AS commission,
+            CASE WHEN once THEN terms.late_payment_minor ELSE 0 END AS late_payment,
+            CASE WHEN once THEN terms.expenses_minor ELSE 0 END AS expenses
+    ) AS amounts
+    CROSS JOIN LATERAL (
+        SELECT titles.open_principal_minor + titles.open_correction_minor + titles.open_penalty_minor
+            + titles.open_interest_minor + correction + penalty + interest AS fees_base
+    ) AS debts
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN once AND terms.fees_rate_e4 > 0
+            THEN {_half_up("fees_base * terms.fees_rate_e4", "1000000")} ELSE 0 END AS fees
+    ) AS last
+"""  # noqa: S608 -- text of this module
+TOTAL = "(correction + penalty + interest + commission + late_payment + expenses + fees)"
+"""Sum of what accrues."""
+
+
+def sql(text: str) -> sa.TextClause:
+    """A statement that holds `SERIES` and `ACCRUED`."""
+    return tables.sql(text).bindparams(sa.bindparam("date", type_=sa.Date()))
