@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy
 
 from agreement_service import providers, worker
-from agreement_service.domain import plans
+from agreement_service.domain import limits, plans
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
 from agreement_service.store import payments as payment_store
@@ -179,19 +179,26 @@ class Agency:
     # -- agreements ------------------------------------------------------------------------------------------------
 
     def propose(
-        self, *case_ids: uuid.UUID, terms: plans.Terms, validity: int = 5, broken: int = 10
+        self,
+        *case_ids: uuid.UUID,
+        terms: plans.Terms,
+        validity: int = 5,
+        broken: int = 10,
+        authority: limits.Authority = limits.SYSTEM,
+        options: dict[str, Any] | None = None,
+        **choice: Any,
     ) -> uuid.UUID:
-        """Store a proposal."""
+        """Store a proposal; `choice` is more of the negotiation, `options` more of the proposal."""
         with self.tx() as tx:
             return agreements.propose(
                 tx=tx,
                 agency=self.agency,
-                case_ids=list(case_ids),
-                terms=terms,
-                currencies=frozenset(),
+                negotiation=agreements.Negotiation(case_ids=list(case_ids), terms=terms, **choice),
+                authority=authority,
                 validity_days=validity,
                 broken_days=broken,
                 moment=self.moment(tx),
+                **(options or {}),
             )
 
     def accept(self, agreement_id: uuid.UUID, version: int | None = None) -> None:
@@ -289,7 +296,7 @@ class Agency:
             rows = payment_store.allocations(tx, self.agency, [payment_id]).get(payment_id, [])
         return [(row["component"], row["amount_minor"]) for row in rows]
 
-    def reverse(self, payment_id: uuid.UUID) -> None:
+    def reverse(self, payment_id: uuid.UUID, **options: Any) -> None:
         """The money went back."""
         with self.tx() as tx:
             payments.reverse(
@@ -300,6 +307,7 @@ class Agency:
                 version=None,
                 moment=self.moment(tx),
                 bank=self.bank,
+                **options,
             )
 
     # -- days and money --------------------------------------------------------------------------------------------
@@ -331,8 +339,9 @@ class Agency:
         for days in (0, 1, 40):
             found = self.summary(self.today + datetime.timedelta(days=days))
             for one in found.sums:
-                left = one.placed + one.charges
-                assert left == one.open + one.received + one.waived + one.written_off + one.withdrawn, one
+                left = one.placed + one.issued + one.charges
+                gone = one.received + one.waived + one.written_off + one.withdrawn + one.novated
+                assert (left, one.issued) == (one.open + gone, one.novated), one
                 cash = one.paid_in - one.reversed - one.refunded
                 assert cash == one.received + one.unidentified + one.overpaid, one
         self.check_ledger()

@@ -1,15 +1,17 @@
 """Agreements from proposal to their end."""
 
+import dataclasses
 import datetime
 
 import pytest
 
-from agreement_service.domain import boleto, pix, plans
+from agreement_service.domain import approvals, boleto, limits, pix, plans
 from agreement_service.usecases import agreements, life
 from servicekit import errors, ids
 
 TUESDAY = datetime.date(2026, 10, 6)  # 45 days before the business date, Friday 2026-11-20
 MONTH = datetime.date(2026, 12, 21)
+AGENT = limits.Authority(subject="users/agent", roles=frozenset({"agent"}))
 THREE = plans.Terms(instalments=3, first_due_date=MONTH)
 
 
@@ -94,11 +96,17 @@ def test_the_discount_forgives_interest_first_then_penalty(agency):
     assert agency.check_money().sums[0].waived == 2_500
 
 
-def test_a_discount_above_the_charges_is_refused(agency):
+def test_a_discount_above_the_charges_needs_authority(agency):
     (placed,) = agency.place((TUESDAY, 100_000))
     terms = plans.Terms(instalments=2, first_due_date=MONTH, discount_minor=3_668)
-    with pytest.raises(plans.DiscountAboveCharges):
-        agency.propose(placed.case_id, terms=terms, validity=5)
+    with pytest.raises(approvals.ApprovalNeeded) as caught:
+        agency.propose(placed.case_id, terms=terms, authority=AGENT)
+    assert caught.value.metadata == {
+        "rule": "DISCOUNT_PRINCIPAL",
+        "limit": "0 to 0 RATE",
+        "asked": "10 RATE",
+    }
+    agency.propose(placed.case_id, terms=dataclasses.replace(terms, discount_minor=3_667), authority=AGENT)
 
 
 def test_broken_titles_come_back_less_what_was_paid(agency):

@@ -25,17 +25,12 @@ MAX_ANNUAL_RATE_E4 = 10_000_000
 """1000 % a year: above it is a mistake of units."""
 MAX_PERIOD_MONTHS = 12
 MAX_PERIOD_DAYS = 365
+MAX_CHEQUE_NUMBER = 10**15
 RATE_UNIT = 1_000_000
 """A rate of 100 % as percent times 10 000."""
 YEAR_MONTHS = 12
 YEAR_DAYS = 360
 """Of a period in days, so that 30 days bear what a month bears (30/360)."""
-
-
-class DiscountAboveCharges(errors.ServiceError):
-    """The discount forgives charges only; forgiving principal needs an authority that allows it (R28)."""
-
-    status = errors.Status.FAILED_PRECONDITION
 
 
 class DiscountTooLarge(errors.ServiceError):
@@ -121,6 +116,8 @@ class Terms:
     discount_rate_e4: int = 0
     charges_minor: int = 0
     fees_minor: int = 0
+    first_cheque_number: int = 0
+    """Of instalment 1, where they are paid by cheques; each next one has the next number (S5-12)."""
 
     def check(self, *, today: datetime.date) -> None:
         """Raise InvalidRequest naming each wrong field and its allowed range."""
@@ -147,6 +144,7 @@ class Terms:
                     refuse(field, "expected 0 with one instalment")
         for field in ("accretion_rate_e4", "penalty_rate_e4", "discount_rate_e4"):
             within(field, 0, RATE_UNIT)
+        within("first_cheque_number", 0, MAX_CHEQUE_NUMBER)
         for field in ("down_payment", "discount", "charges", "fees", "first_amount", "last_amount"):
             if getattr(self, f"{field}_minor") < 0:
                 refuse(field, "expected zero or more")
@@ -363,17 +361,6 @@ def due_dates(
 def forgiven_e4(*, debt_minor: int, agreed_minor: int) -> int:
     """What of the debt is forgiven, percent times 10 000: max(0, 1 - agreed / debt), half-up (W-04)."""
     return half_up(max(0, debt_minor - agreed_minor) * RATE_UNIT, debt_minor)
-
-
-def check_discount(*, discount_minor: int, charges_minor: int) -> None:
-    """Raises DiscountAboveCharges."""
-    if discount_minor > charges_minor:
-        raise DiscountAboveCharges(
-            "the discount forgives charges, not principal",
-            field="terms.discount",
-            discount_minor=discount_minor,
-            allowed_max_minor=charges_minor,
-        )
 
 
 def _level(capital: int, left: int, count: int, rate: int, unit: int) -> int:

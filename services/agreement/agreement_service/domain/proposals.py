@@ -22,7 +22,7 @@ FORECAST = "FORECAST"
 """The type of a title that is expected, not billed yet (S5-07)."""
 ORDER = ("interest", "penalty", "fees", "costs", "correction")
 """In which order a discount forgives charges."""
-MAX_TITLES = 2000
+_NAMES = tuple((component.value.lower(), component) for component in accounts.WATERFALL)
 
 
 class NothingToAgreeOn(errors.ServiceError):
@@ -111,13 +111,13 @@ def choose(
     *,
     title_ids: Sequence[uuid.UUID],
     include_not_due: bool,
-    business_date: datetime.date,
+    business_date: datetime.date | None,
 ) -> list[accounts.Title]:
     """The titles to negotiate, oldest first: those of `title_ids`, or all that are open, outside an agreement and no
     forecast.
 
-    A chosen title that is not yet past due is taken only with `include_not_due`, and beside one that is (S5-19). Raises
-    NothingToAgreeOn, TitlesNotEligible.
+    A chosen title that is not yet past due on `business_date` is taken only with `include_not_due`, and beside one that
+    is (S5-19); without a date due dates do not matter. Raises NothingToAgreeOn, TitlesNotEligible.
     """
     by_id = {title.title_id: title for title in titles}
     if not title_ids:
@@ -136,7 +136,7 @@ def choose(
         if wrong:
             raise TitlesNotEligible("titles cannot be negotiated", fields=wrong)
         chosen = [by_id[title_id] for title_id in title_ids]
-        if all(title.payable_until >= business_date for title in chosen):
+        if business_date is not None and all(title.payable_until >= business_date for title in chosen):
             raise TitlesNotEligible(
                 "titles not yet due are negotiated beside one that is past due",
                 fields=[errors.FieldViolation("title_ids", "expected at least one title past due")],
@@ -297,15 +297,8 @@ class _Sheet:
 
 
 def _count(title: accounts.Title, date: datetime.date, *, interest_free: bool) -> _Sheet:
-    accrual = title.accrual(date)
-    own = {
-        "principal": title.open_principal_minor,
-        "correction": title.open_correction_minor,
-        "penalty": title.open_penalty_minor + accrual.penalty_minor,
-        "interest": title.open_interest_minor + accrual.interest_minor,
-        "costs": title.open_costs_minor,
-        "fees": title.open_fees_minor,
-    }
+    owed = title.owed(date)
+    own = {name: owed.get(component, 0) for name, component in _NAMES}
     return _Sheet(title, own, interest_free=interest_free)
 
 
@@ -315,6 +308,8 @@ def _why_not(title: accounts.Title | None, due_before: datetime.date | None) -> 
         return "expected a title of the cases"
     if title.agreement_id is not None:
         return "expected a title outside an agreement"
+    if title.title_type == FORECAST:
+        return "expected a title that is billed, not a forecast"
     if not title.open_minor:
         return f"expected an open title, not one that is {title.state.value}"
     if due_before is not None and title.payable_until >= due_before:

@@ -10,11 +10,13 @@ from agreement_service.rpc import (
     agreements,
     approvals,
     common,
+    drafts,
     due_dates,
     life,
     mandates,
     offers,
     payments,
+    remittance,
     titles,
 )
 from recupera.agreement.v1 import (
@@ -22,6 +24,7 @@ from recupera.agreement.v1 import (
     approval_service_pb2_grpc,
     mandate_service_pb2_grpc,
     offer_service_pb2_grpc,
+    remittance_service_pb2_grpc,
 )
 from servicekit import db
 
@@ -29,6 +32,7 @@ from servicekit import db
 class AgreementServicer(
     titles.Titles,
     agreements.Agreements,
+    drafts.Drafts,
     life.Life,
     due_dates.DueDates,
     payments.Payments,
@@ -49,6 +53,10 @@ SERVICERS: Mapping[str, tuple[type[common.Methods], Callable[[Any, grpc.Server],
     "recupera.agreement.v1.MandateService": (
         mandates.MandateServicer,
         mandate_service_pb2_grpc.add_MandateServiceServicer_to_server,
+    ),
+    "recupera.agreement.v1.RemittanceService": (
+        remittance.RemittanceServicer,
+        remittance_service_pb2_grpc.add_RemittanceServiceServicer_to_server,
     ),
 }
 """Every gRPC service whose commands may wait for approval, by its full name: its servicer, and what registers it."""

@@ -1,19 +1,21 @@
 """Agreements: simulated, proposed, read."""
 # ruff: noqa: N802 -- methods carry the names of the RPCs
 
+import datetime
 import uuid
 from collections.abc import Sequence
 
 import grpc
+from google.protobuf.message import Message
 
 from agreement_service.domain import accounts, boleto, plans
-from agreement_service.rpc import common
+from agreement_service.rpc import common, negotiations
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
 from agreement_service.store import instruments as instrument_store
-from agreement_service.usecases import agreements, moments
+from agreement_service.usecases import agreements, drafts, moments
 from recupera.agreement.v1 import agreement_pb2, agreement_service_pb2
-from servicekit import dates, db, errors, ids, money, names, pagination, rpc
+from servicekit import dates, db, errors, ids, names, pagination, rpc
 
 
 class Agreements(common.Methods):
@@ -24,45 +26,62 @@ class Agreements(common.Methods):
     ) -> agreement_service_pb2.SimulateAgreementResponse:
         """A plan, nothing stored."""
         agency = common.agency_of(request.parent, "parent")
-        terms, currencies = _terms(request.terms)
         with db.begin(self.engine, agency=agency) as tx:
             today = moments.read(tx, agency).business_date
-            found = agreements.simulate(
-                tx=tx,
-                agency=agency,
-                case_ids=common.case_ids(request.case_ids),
-                terms=terms,
-                currencies=currencies,
-                date=common.date_of(request, "date") or today,
-                today=today,
+            return negotiations.simulation(
+                agency,
+                negotiations.simulate(
+                    tx, agency, request, date=common.date_of(request, "date") or today, today=today
+                ),
             )
-        return agreement_service_pb2.SimulateAgreementResponse(
-            debt=common.money_of(found.debt_minor, found.currency),
-            total=common.money_of(found.total_minor, found.currency),
-            plan_interest=common.money_of(found.plan_interest_minor, found.currency),
-            rows=[_row(row, found.currency) for row in found.rows],
-            balances=[common.explained(agency, subject, found.currency) for subject in found.subjects],
-        )
 
     def ProposeAgreement(
         self, request: agreement_service_pb2.ProposeAgreementRequest, context: grpc.ServicerContext
     ) -> agreement_pb2.Agreement:
         """Store a proposal."""
         agency = common.agency_of(request.parent, "parent")
-        terms, currencies = _terms(request.terms)
 
         def run(tx: db.Transaction) -> agreement_pb2.Agreement:
+            moment = moments.read(tx, agency)
+            source, expire_date = _source(tx, agency, request, today=moment.business_date)
             agreement_id = agreements.propose(
                 tx=tx,
                 agency=agency,
-                case_ids=common.case_ids(request.case_ids),
+                negotiation=negotiations.negotiation(source),
+                authority=common.authority(),
+                validity_days=request.validity_days,
+                broken_days=request.broken_days,
+                moment=moment,
+                expire_date=expire_date,
+                note=request.note,
+                settlement_type=request.settlement_type,
+            )
+            return agreement(tx, agency, agreement_id)
+
+        return self.once(agency, request, agreement_pb2.Agreement, run)
+
+    def RecalculateProposal(
+        self, request: agreement_service_pb2.RecalculateProposalRequest, context: grpc.ServicerContext
+    ) -> agreement_pb2.Agreement:
+        """An expired proposal again."""
+        agency, agreement_id = common.named(common.AGREEMENT, request.name, "agreement")
+        terms, currencies = (
+            negotiations.terms(request.terms) if request.HasField("terms") else (None, frozenset[str]())
+        )
+
+        def run(tx: db.Transaction) -> agreement_pb2.Agreement:
+            new_id = agreements.recalculate(
+                tx=tx,
+                agency=agency,
+                agreement_id=agreement_id,
                 terms=terms,
                 currencies=currencies,
                 validity_days=request.validity_days,
-                broken_days=request.broken_days,
+                version=common.version_of(request.etag),
+                authority=common.authority(),
                 moment=moments.read(tx, agency),
             )
-            return agreement(tx, agency, agreement_id)
+            return agreement(tx, agency, new_id)
 
         return self.once(agency, request, agreement_pb2.Agreement, run)
 
@@ -87,6 +106,8 @@ class Agreements(common.Methods):
                 creditor=rpc.caller().creditor,
                 state=common.state_of(agreement_pb2.Agreement.State.items(), request.state),
                 case_id=ids.parse(request.case_id, "case_id") if request.case_id else None,
+                expire_from=common.date_of(request, "expire_from"),
+                expire_to=common.date_of(request, "expire_to"),
                 after=page.after[0] if page.after else None,
                 limit=page.limit,
             )
@@ -95,40 +116,31 @@ class Agreements(common.Methods):
         return agreement_service_pb2.ListAgreementsResponse(agreements=found, next_page_token=token)
 
 
-def _terms(message: agreement_pb2.PlanTerms) -> tuple[plans.Terms, frozenset[str]]:
-    currencies = set()
-    amounts = {}
-    for field in ("down_payment", "discount"):
-        amounts[field] = 0
-        if message.HasField(field):
-            amount = money.from_proto(getattr(message, field), f"terms.{field}")
-            amounts[field] = amount.minor
-            currencies.add(amount.currency)
-    if not message.HasField("first_due_date"):
-        raise errors.invalid("terms.first_due_date", "expected a date")
-    terms = plans.Terms(
-        instalments=message.instalments,
-        first_due_date=dates.from_proto(message.first_due_date, "terms.first_due_date"),
-        annual_rate_e4=message.annual_rate_e4,
-        down_payment_minor=amounts["down_payment"],
-        down_payment_date=dates.from_proto(message.down_payment_date, "terms.down_payment_date")
-        if message.HasField("down_payment_date")
-        else None,
-        discount_minor=amounts["discount"],
-    )
-    return terms, frozenset(currencies)
+def _source(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    request: agreement_service_pb2.ProposeAgreementRequest,
+    *,
+    today: datetime.date,
+) -> tuple[negotiations.Asked, datetime.date | None]:
+    """What is proposed, and a draft's last day: the request itself, or the draft it names, which is gone then."""
+    if not request.draft:
+        return request, None
+    for field in ("case_ids", "terms", "title_ids", "other_parties", "include_not_due", "title_charges"):
+        if _is_set(request, field):
+            raise errors.invalid(field, "expected none beside a draft")
+    draft_agency, draft_id = common.named(common.DRAFT, request.draft, "draft")
+    if draft_agency != agency:
+        raise errors.invalid("draft", "expected a draft of the same agency")
+    version = common.version_of(request.draft_etag, "draft_etag")
+    if version is None:
+        raise errors.invalid("draft_etag", "expected the etag of the draft as it was read")
+    taken = drafts.take(tx=tx, agency=agency, draft_id=draft_id, version=version, business_date=today)
+    return agreement_service_pb2.SimulateAgreementRequest.FromString(taken.request), taken.expire_date
 
 
-def _row(row: plans.Row, currency: str) -> agreement_pb2.PlanRow:
-    return agreement_pb2.PlanRow(
-        number=row.number,
-        due_date=dates.to_proto(row.due_date),
-        amount=common.money_of(row.amount_minor, currency),
-        capital=common.money_of(row.capital_minor, currency),
-        interest=common.money_of(row.interest_minor, currency),
-        opening_balance=common.money_of(row.opening_minor, currency),
-        closing_balance=common.money_of(row.closing_minor, currency),
-    )
+def _is_set(request: Message, field: str) -> bool:
+    return any(descriptor.name == field for descriptor, _ in request.ListFields())
 
 
 def agreement(
@@ -147,6 +159,7 @@ def _agreements(
     if not records:
         return []
     rows = account_store.instalments(tx, agency, [record.id for record in records])
+    agreed = account_store.agreed(tx, agency, [record.id for record in records])
     issued = instrument_store.of_instalments(
         tx, agency, [one.instalment_id for owned in rows.values() for one in owned]
     )
@@ -161,15 +174,9 @@ def _agreements(
             discount=common.money_of(record.discount_minor, currency),
             plan_interest=common.money_of(record.plan_interest_minor, currency),
             total=common.money_of(record.total_minor, currency),
-            terms=agreement_pb2.PlanTerms(
-                down_payment=common.money_of(record.down_payment_minor, currency),
-                instalments=record.instalments,
-                first_due_date=dates.to_proto(record.first_due_date),
-                annual_rate_e4=record.annual_rate_e4,
-                discount=common.money_of(record.discount_minor, currency),
-            ),
+            terms=negotiations.shown_terms(record.terms, currency),
             instalments=[
-                _instalment(one, issued.get(one.instalment_id, []), currency)
+                _instalment(one, issued.get(one.instalment_id, []), record)
                 for one in sorted(rows[record.id], key=lambda one: one.number)
             ],
             expire_date=dates.to_proto(record.expire_date),
@@ -177,9 +184,13 @@ def _agreements(
             create_time=dates.to_timestamp(record.created_at),
             etag=str(record.version),
             paid=common.money_of(record.paid_minor, currency),
+            added=common.money_of(record.added_minor, currency),
+            forgiven_e4=plans.forgiven_e4(debt_minor=record.debt_minor, agreed_minor=record.total_minor),
+            titles=[negotiations.shown_title(agency, item, currency) for item in agreed[record.id]],
+            note=record.note,
+            settlement_type=record.settlement_type,
+            propose_date=dates.to_proto(record.propose_date),
         )
-        if record.down_payment_date is not None:
-            shown.terms.down_payment_date.CopyFrom(dates.to_proto(record.down_payment_date))
         if record.accept_date is not None:
             shown.accept_date.CopyFrom(dates.to_proto(record.accept_date))
         if record.end_date is not None:
@@ -189,8 +200,11 @@ def _agreements(
 
 
 def _instalment(
-    one: accounts.Instalment, issued: Sequence[instrument_store.Instrument], currency: str
+    one: accounts.Instalment,
+    issued: Sequence[instrument_store.Instrument],
+    record: agreement_store.Record,
 ) -> agreement_pb2.Instalment:
+    currency = record.currency
     return agreement_pb2.Instalment(
         id=str(one.instalment_id),
         number=one.number,
@@ -200,6 +214,7 @@ def _instalment(
         capital=common.money_of(one.capital_minor, currency),
         interest=common.money_of(one.interest_minor, currency),
         paid=common.money_of(one.paid_minor, currency),
+        cheque_number=negotiations.cheque_number(one.number, record.terms),
         instruments=[
             agreement_pb2.Instrument(
                 id=str(instrument.id),

@@ -2,19 +2,22 @@
 
 import dataclasses
 import datetime
+import json
 import uuid
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
-from agreement_service.domain import accounts
+from agreement_service.domain import accounts, plans
 from agreement_service.store import tables
 from servicekit import db
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One row of agreements with its cases and what was paid; minor units of `currency`."""
+    """One row of agreements with its cases and what was paid; minor units of `currency`. The columns of the plan, from
+    `instalments` to `down_payment_date`, say again what `terms` say."""
 
     id: uuid.UUID
     case_id: uuid.UUID
@@ -39,6 +42,10 @@ class Record:
     notice_days: int
     missed_days: int
     broken_days: int
+    added_minor: int
+    terms: plans.Terms
+    note: str = ""
+    settlement_type: str
     created_at: datetime.datetime
     version: int = 1
     paid_minor: int = 0
@@ -51,10 +58,12 @@ _INSERT = tables.sql(
     """
     INSERT INTO agreements (agency, id, case_id, number, state, currency, debt_minor, discount_minor,
         plan_interest_minor, total_minor, instalments, first_due_date, annual_rate_e4, down_payment_minor,
-        down_payment_date, propose_date, expire_date, notice_days, missed_days, broken_days, created_at)
+        down_payment_date, propose_date, expire_date, notice_days, missed_days, broken_days, added_minor, terms, note,
+        settlement_type, created_at)
     VALUES (:agency, :id, :case_id, :number, :state, :currency, :debt_minor, :discount_minor, :plan_interest_minor,
         :total_minor, :instalments, :first_due_date, :annual_rate_e4, :down_payment_minor, :down_payment_date,
-        :propose_date, :expire_date, :notice_days, :missed_days, :broken_days, :created_at)
+        :propose_date, :expire_date, :notice_days, :missed_days, :broken_days, :added_minor, CAST(:terms AS jsonb),
+        :note, :settlement_type, :created_at)
     """
 )
 _INSERT_CASES = tables.sql(
@@ -64,17 +73,18 @@ _INSERT_CASES = tables.sql(
     WHERE agency = :agency AND case_id = ANY(CAST(:case_ids AS uuid[])) ORDER BY case_id
     """
 )
+_AMOUNTS = tuple(
+    field.name for field in dataclasses.fields(accounts.AgreedTitle) if field.name.endswith("_minor")
+)
 _INSERT_TITLES = tables.sql(
-    """
-    INSERT INTO agreement_titles (agency, agreement_id, case_id, title_id, title_version, principal_minor,
-        penalty_minor, interest_minor, waived_penalty_minor, waived_interest_minor)
+    f"""
+    INSERT INTO agreement_titles (agency, agreement_id, case_id, title_id, title_version, {", ".join(_AMOUNTS)})
     SELECT CAST(:agency AS uuid), CAST(:agreement_id AS uuid), new.*
     FROM unnest(CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[]), CAST(:versions AS bigint[]),
-        CAST(:principals AS bigint[]), CAST(:penalties AS bigint[]), CAST(:interests AS bigint[]),
-        CAST(:waived_penalties AS bigint[]), CAST(:waived_interests AS bigint[]))
-        AS new (case_id, title_id, version, principal, penalty, interest, waived_penalty, waived_interest)
+        {", ".join(f"CAST(:{name} AS bigint[])" for name in _AMOUNTS)})
+        AS new (case_id, title_id, version, {", ".join(_AMOUNTS)})
     ORDER BY new.title_id
-    """
+    """  # noqa: S608 -- column names of the domain
 )
 _INSERT_INSTALMENTS = tables.sql(
     """
@@ -95,7 +105,8 @@ _COLUMNS = """
     agreements.first_due_date, agreements.annual_rate_e4, agreements.down_payment_minor,
     agreements.down_payment_date, agreements.propose_date, agreements.expire_date, agreements.accept_date,
     agreements.end_date, agreements.end_reason, agreements.notice_days, agreements.missed_days,
-    agreements.broken_days, agreements.created_at, agreements.version,
+    agreements.broken_days, agreements.added_minor, agreements.terms, agreements.note, agreements.settlement_type,
+    agreements.created_at, agreements.version,
     ARRAY(SELECT agreement_cases.case_id FROM agreement_cases WHERE agreement_cases.agency = agreements.agency
         AND agreement_cases.agreement_id = agreements.id ORDER BY agreement_cases.case_id) AS case_ids,
     CAST(coalesce((SELECT sum(paid_interest_minor + paid_capital_minor) FROM instalments
@@ -115,6 +126,9 @@ _PAGE = tables.sql(
         AND (CAST(:case_id AS uuid) IS NULL OR EXISTS (SELECT 1 FROM agreement_cases
             WHERE agreement_cases.agency = agreements.agency AND agreement_cases.agreement_id = agreements.id
                 AND agreement_cases.case_id = :case_id))
+        AND (CAST(:expire_from AS date) IS NULL OR expire_date >= :expire_from)
+        AND (CAST(:expire_to AS date) IS NULL OR expire_date <= :expire_to)
+        AND (CAST(:expire_from AS date) IS NULL AND CAST(:expire_to AS date) IS NULL OR state = 'PROPOSED')
         AND (CAST(:after AS uuid) IS NULL OR id > :after)
     ORDER BY id LIMIT :limit
     """  # noqa: S608 -- column names of this module
@@ -130,7 +144,9 @@ def propose(
     tx: db.Transaction, agency: uuid.UUID, record: Record, agreed: Sequence[accounts.AgreedTitle]
 ) -> None:
     """Store a proposal with its cases and titles."""
-    tx.execute(_INSERT, {"agency": agency, **dataclasses.asdict(record), "state": record.state.value})
+    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    values |= {"agency": agency, "state": record.state.value, "terms": json.dumps(_terms_kept(record.terms))}
+    tx.execute(_INSERT, values)
     tx.execute(
         _INSERT_CASES, {"agency": agency, "agreement_id": record.id, "case_ids": list(record.case_ids)}
     )
@@ -142,11 +158,7 @@ def propose(
             "case_ids": [one.case_id for one in agreed],
             "title_ids": [one.title_id for one in agreed],
             "versions": [one.title_version for one in agreed],
-            "principals": [one.principal_minor for one in agreed],
-            "penalties": [one.penalty_minor for one in agreed],
-            "interests": [one.interest_minor for one in agreed],
-            "waived_penalties": [one.waived_penalty_minor for one in agreed],
-            "waived_interests": [one.waived_interest_minor for one in agreed],
+            **{name: [getattr(one, name) for one in agreed] for name in _AMOUNTS},
         },
     )
 
@@ -198,15 +210,19 @@ def page(
     creditor: uuid.UUID | None = None,
     state: str | None = None,
     case_id: uuid.UUID | None = None,
+    expire_from: datetime.date | None = None,
+    expire_to: datetime.date | None = None,
     after: uuid.UUID | None,
     limit: int,
 ) -> list[Record]:
-    """Agreements in id order."""
+    """Agreements in id order; with `expire_from` or `expire_to`, proposals whose last day lies there."""
     params = {
         "agency": agency,
         "creditor": creditor,
         "state": state,
         "case_id": case_id,
+        "expire_from": expire_from,
+        "expire_to": expire_to,
         "after": after,
         "limit": limit,
     }
@@ -215,6 +231,56 @@ def page(
 
 def _records(rows: Iterable[sa.RowMapping]) -> list[Record]:
     return [
-        Record(**{**row, "state": accounts.AgreementState(row["state"]), "case_ids": tuple(row["case_ids"])})
+        Record(
+            **{
+                **row,
+                "state": accounts.AgreementState(row["state"]),
+                "case_ids": tuple(row["case_ids"]),
+                "terms": _terms_read(row),
+            }
+        )
         for row in rows
     ]
+
+
+_DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(plans.Terms)
+    if field.default is not dataclasses.MISSING
+}
+_IN_COLUMNS = (
+    "instalments",
+    "first_due_date",
+    "annual_rate_e4",
+    "down_payment_minor",
+    "down_payment_date",
+)
+
+
+def _terms_kept(terms: plans.Terms) -> dict[str, Any]:
+    """What of the terms has no column of its own, as JSON; defaults left out."""
+    kept = {
+        name: getattr(terms, name)
+        for name, default in _DEFAULTS.items()
+        if name not in _IN_COLUMNS and getattr(terms, name) != default
+    }
+    if terms.due_dates:
+        kept["due_dates"] = [date.isoformat() for date in terms.due_dates]
+    if terms.rows:
+        kept["rows"] = [[row.due_date.isoformat(), row.amount_minor] for row in terms.rows]
+    return kept
+
+
+def _terms_read(row: sa.RowMapping) -> plans.Terms:
+    # A row written before there was more than these columns: its discount was in the terms.
+    kept = dict(row["terms"]) if row["terms"] is not None else {"discount_minor": row["discount_minor"]}
+    if "method" in kept:
+        kept["method"] = plans.Method(kept["method"])
+    if "due_dates" in kept:
+        kept["due_dates"] = tuple(datetime.date.fromisoformat(date) for date in kept["due_dates"])
+    if "rows" in kept:
+        kept["rows"] = tuple(
+            plans.EditedRow(due_date=datetime.date.fromisoformat(date), amount_minor=amount)
+            for date, amount in kept["rows"]
+        )
+    return plans.Terms(**{name: row[name] for name in _IN_COLUMNS}, **kept)

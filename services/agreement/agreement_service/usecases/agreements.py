@@ -1,29 +1,27 @@
-"""Agreements: simulated and proposed (features S1-19, S1-31..33; W-01, W-02, W-09); see life.py for the rest."""
+"""Agreements: simulated and proposed (features S1-19, S1-31..34, S2-37, S3-11, S3-14, S3-15, S5-03, S5-06, S5-30; W-01,
+W-02, W-09); see drafts.py for saved simulations and life.py for the rest."""
 
 import dataclasses
 import datetime
+import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agreement_service import providers
-from agreement_service.domain import accounts, balances, plans
+from agreement_service.domain import accounts, approvals, balances, creditors, plans, proposals
+from agreement_service.domain import limits as limit_rules
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as store
-from agreement_service.usecases import books, moments, titles
+from agreement_service.store import creditors as creditor_store
+from agreement_service.usecases import books, limits, moments, titles
 from servicekit import db, errors, ids
 
-VALIDITY_DAYS = 5
-BROKEN_DAYS = 10
-MISSED_DAYS = 1
-NOTICE_DAYS = 3
 MAX_VALIDITY_DAYS = 365
 MAX_BROKEN_DAYS = 365
-
-
-class NothingToAgreeOn(errors.ServiceError):
-    """The cases have no open title outside an agreement."""
-
-    status = errors.Status.FAILED_PRECONDITION
+MAX_NOTE = 500
+SETTLEMENT_TYPE = "RENEGOTIATION"
+"""How originals are said to be settled without cash where nobody says otherwise (S5-11)."""
+_SETTLEMENT_TYPE = re.compile(r"[A-Z][A-Z0-9_]{0,39}")
 
 
 class CasesDoNotBelongTogether(errors.ServiceError):
@@ -44,62 +42,112 @@ class CurrencyNotOfTheCases(errors.ServiceError):
     status = errors.Status.INVALID_ARGUMENT
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProposalNotExpired(errors.ServiceError):
+    """Only a proposal whose last day is over is counted again; one that holds is accepted or cancelled."""
+
+    status = errors.Status.FAILED_PRECONDITION
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Negotiation:
+    """What is negotiated. `currencies` are those of the amounts given; `charges` are edited by title (S5-09).
+
+    Without `title_ids` all open titles of the cases are meant. `due_matters` False: titles not yet due may be chosen
+    alone (they were once, in a proposal that is counted again).
+    """
+
+    case_ids: Sequence[uuid.UUID]
+    terms: plans.Terms
+    currencies: frozenset[str] = frozenset()
+    title_ids: Sequence[uuid.UUID] = ()
+    other_parties: bool = False
+    include_not_due: bool = False
+    due_matters: bool = True
+    charges: Mapping[uuid.UUID, proposals.Charges] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """A plan over the open titles of some cases; minor units of `currency`."""
+    """What a negotiation comes to; minor units of `currency`. `terms` with the creditor's usual rate where they name
+    none; `needed` is what goes beyond the caller's limits."""
 
     currency: str
-    debt_minor: int
-    subjects: list[balances.Explained]
-    titles: list[accounts.Title]
-    rows: list[plans.Row]
+    creditor_id: uuid.UUID
+    settings: creditors.CreditorSettings
+    terms: plans.Terms
+    subjects: Sequence[balances.Explained]
+    priced: proposals.Priced
+    needed: Sequence[approvals.ApprovalNeeded]
 
     @property
-    def total_minor(self) -> int:
-        """Sum of the rows."""
-        return sum(row.amount_minor for row in self.rows)
-
-    @property
-    def plan_interest_minor(self) -> int:
-        """Interest of the plan."""
-        return sum(row.interest_minor for row in self.rows)
+    def minimum_down_payment_minor(self) -> int:
+        """The least down payment that the creditor takes (S1-32)."""
+        return self.settings.minimum_down_payment.of(
+            self.priced.total_minor - self.priced.plan_interest_minor
+        )
 
 
 def simulate(
     *,
     tx: db.Transaction,
     agency: uuid.UUID,
-    case_ids: Sequence[uuid.UUID],
-    terms: plans.Terms,
-    currencies: frozenset[str],
+    negotiation: Negotiation,
+    authority: limit_rules.Authority,
     date: datetime.date,
     today: datetime.date,
 ) -> Simulation:
-    """The plan that `terms` give over the debt counted to `date`; `currencies` are those named in the terms.
+    """The plan that a negotiation gives over the debt counted to `date`.
 
-    Raises InvalidRequest, ResourceNotFound, CasesDoNotBelongTogether, NothingToAgreeOn, DiscountAboveCharges,
-    DownPaymentTooLarge, InstalmentTooSmall, CurrencyNotOfTheCases.
+    Raises InvalidRequest, ResourceNotFound, CasesDoNotBelongTogether, CurrencyNotOfTheCases, NothingToAgreeOn,
+    TitlesNotEligible, OutsideCreditorSettings, and what plans.schedule raises.
     """
-    cases = _together(tx, agency, case_ids)
-    currency = next(iter(cases.values())).currency
-    if currencies - {currency}:
-        raise CurrencyNotOfTheCases("the cases are in another currency", currency=currency)
+    cases = _together(tx, agency, negotiation.case_ids, other_parties=negotiation.other_parties)
+    first = cases[negotiation.case_ids[0]]
+    if negotiation.currencies - {first.currency}:
+        raise CurrencyNotOfTheCases("the cases are in another currency", currency=first.currency)
+    settings = creditor_store.settings(tx, agency, first.creditor_id)
+    terms = proposals.with_defaults(settings, negotiation.terms)
     terms.check(today=today)
-    owned = [
-        one for one in account_store.titles(tx, agency, cases) if one.agreement_id is None and one.open_minor
-    ]
-    if not owned:
-        raise NothingToAgreeOn("no open title is outside an agreement")
-    owned.sort(key=lambda one: (one.due_date, one.reference))
-    charges = sum(_penalty(one, date) + _interest(one, date) for one in owned)
-    plans.check_discount(discount_minor=terms.discount_minor, charges_minor=charges)
-    debt = charges + sum(one.open_principal_minor for one in owned)
+    chosen = proposals.choose(
+        account_store.titles(tx, agency, cases, also=negotiation.title_ids),
+        title_ids=negotiation.title_ids,
+        include_not_due=negotiation.include_not_due,
+        business_date=today if negotiation.due_matters else None,
+    )
+    _check_chosen(negotiation, chosen)
+    priced = proposals.price(
+        titles=chosen,
+        terms=terms,
+        date=date,
+        charges=negotiation.charges,
+        interest_free=not (settings.charge_interest and settings.default_interest),
+        business_day=lambda day: providers.payable_until(day, first.currency),
+    )
+    proposals.check_creditor(settings, terms=terms, priced=priced)
+    needed = []
+    for kind, value in priced.asked(terms):
+        try:
+            limits.check(
+                tx=tx,
+                agency=agency,
+                authority=authority,
+                creditor_id=first.creditor_id,
+                kind=kind,
+                value=value,
+                date=today,
+                currency=first.currency,
+                case_ids=negotiation.case_ids,
+            )
+        except approvals.ApprovalNeeded as beyond:
+            needed.append(beyond)
     return Simulation(
-        currency=currency,
-        debt_minor=debt,
-        subjects=[balances.explain_title(one, date) for one in owned],
-        titles=owned,
-        rows=plans.schedule(debt_minor=debt, terms=terms),
+        currency=first.currency,
+        creditor_id=first.creditor_id,
+        settings=settings,
+        terms=terms,
+        subjects=[balances.explain_title(one, date) for one in chosen],
+        priced=priced,
+        needed=needed,
     )
 
 
@@ -107,39 +155,55 @@ def propose(
     *,
     tx: db.Transaction,
     agency: uuid.UUID,
-    case_ids: Sequence[uuid.UUID],
-    terms: plans.Terms,
-    currencies: frozenset[str],
+    negotiation: Negotiation,
+    authority: limit_rules.Authority,
     validity_days: int,
     broken_days: int,
     moment: moments.Moment,
+    expire_date: datetime.date | None = None,
+    note: str = "",
+    settlement_type: str = "",
 ) -> uuid.UUID:
-    """Store a proposal over all open titles of the cases, its debt counted to its last day (W-09); its id.
+    """Store a proposal over the chosen titles, its debt counted to its last day (W-09); its id.
 
-    `validity_days` after today, `broken_days` late that break it; 0 takes the house's. Raises as `simulate`, and
-    TitlesInAgreement.
+    `validity_days` after today, `broken_days` late that break it; 0 takes the creditor's, or `expire_date` where it is
+    given. Raises as `simulate`, TitlesInAgreement, and ApprovalNeeded for what goes beyond the limits of `authority`.
     """
     wrong = []
     if not 0 <= validity_days <= MAX_VALIDITY_DAYS:
         wrong.append(errors.FieldViolation("validity_days", f"expected 0 to {MAX_VALIDITY_DAYS}"))
     if not 0 <= broken_days <= MAX_BROKEN_DAYS:
         wrong.append(errors.FieldViolation("broken_days", f"expected 0 to {MAX_BROKEN_DAYS}"))
+    if len(note) > MAX_NOTE or "\0" in note:
+        wrong.append(errors.FieldViolation("note", f"expected at most {MAX_NOTE} characters"))
+    if settlement_type and not _SETTLEMENT_TYPE.fullmatch(settlement_type):
+        wrong.append(
+            errors.FieldViolation("settlement_type", "expected at most 40 of capitals, digits and underscore")
+        )
     if wrong:
         raise errors.InvalidRequest(fields=wrong)
-    _together(tx, agency, case_ids)
+    case_ids = negotiation.case_ids
+    together = _together(tx, agency, case_ids, other_parties=negotiation.other_parties)
     cases = account_store.lock(tx, agency, case_ids)
     check_free(tx, agency, [cases[case_id] for case_id in case_ids])
     today = moment.business_date
-    expire_date = today + datetime.timedelta(days=validity_days or VALIDITY_DAYS)
+    settings = creditor_store.settings(tx, agency, together[case_ids[0]].creditor_id)
+    if validity_days or expire_date is None:
+        expire_date = today + datetime.timedelta(days=validity_days or settings.validity_days)
+    broken_days = broken_days or settings.broken_days
+    if broken_days < settings.missed_days:
+        raise errors.invalid("broken_days", f"expected {settings.missed_days} to {MAX_BROKEN_DAYS}")
     simulation = simulate(
         tx=tx,
         agency=agency,
-        case_ids=case_ids,
-        terms=terms,
-        currencies=currencies,
+        negotiation=negotiation,
+        authority=authority,
         date=expire_date,
         today=today,
     )
+    if simulation.needed:
+        raise simulation.needed[0]
+    priced, terms = simulation.priced, simulation.terms
     lead = min(case_ids)
     record = store.Record(
         id=ids.new(),
@@ -148,24 +212,27 @@ def propose(
         number=store.next_number(tx, agency, lead),
         state=accounts.AgreementState.PROPOSED,
         currency=simulation.currency,
-        debt_minor=simulation.debt_minor,
-        discount_minor=terms.discount_minor,
-        plan_interest_minor=simulation.plan_interest_minor,
-        total_minor=simulation.total_minor,
+        debt_minor=priced.debt_minor,
+        added_minor=priced.added_minor,
+        discount_minor=priced.discount_minor,
+        plan_interest_minor=priced.plan_interest_minor,
+        total_minor=priced.total_minor,
         instalments=terms.instalments,
         first_due_date=terms.first_due_date,
         annual_rate_e4=terms.annual_rate_e4,
         down_payment_minor=terms.down_payment_minor,
         down_payment_date=terms.down_payment_date,
+        terms=terms,
+        note=note,
+        settlement_type=settlement_type or SETTLEMENT_TYPE,
         propose_date=today,
         expire_date=expire_date,
-        notice_days=NOTICE_DAYS,
-        missed_days=MISSED_DAYS,
-        broken_days=broken_days or BROKEN_DAYS,
+        notice_days=settings.notice_days,
+        missed_days=settings.missed_days,
+        broken_days=broken_days,
         created_at=moment.now,
     )
-    agreed = _agreed(simulation.titles, discount_minor=terms.discount_minor, date=expire_date)
-    store.propose(tx, agency, record, agreed)
+    store.propose(tx, agency, record, priced.agreed)
     rows = [
         accounts.Instalment(
             instalment_id=ids.new(),
@@ -176,7 +243,7 @@ def propose(
             capital_minor=row.capital_minor,
             interest_minor=row.interest_minor,
         )
-        for row in simulation.rows
+        for row in priced.rows
     ]
     store.add_instalments(tx, agency, record.id, rows)
     books.publish_agreement(
@@ -189,16 +256,87 @@ def propose(
     return record.id
 
 
+def recalculate(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    agreement_id: uuid.UUID,
+    terms: plans.Terms | None,
+    currencies: frozenset[str],
+    validity_days: int,
+    version: int | None,
+    authority: limit_rules.Authority,
+    moment: moments.Moment,
+) -> uuid.UUID:
+    """An expired proposal again, over the same titles on today's debt; the new one's id (S5-30, W-09).
+
+    `terms` None: those it had. Charges that were edited by hand are counted anew. Raises ResourceNotFound,
+    VersionMismatch, ProposalNotExpired, and as `propose`.
+    """
+    record = store.get(tx, agency, [agreement_id]).get(agreement_id)
+    if record is None:
+        raise errors.ResourceNotFound("no such agreement", agreement=agreement_id)
+    if version is not None and record.version != version:
+        raise errors.VersionMismatch("the agreement changed since it was read", etag=record.version)
+    over = record.state is accounts.AgreementState.PROPOSED and moment.business_date > record.expire_date
+    if record.state is not accounts.AgreementState.EXPIRED and not over:
+        raise ProposalNotExpired(
+            "the proposal is not expired", state=record.state.value, expire_date=record.expire_date
+        )
+    agreed = account_store.agreed(tx, agency, [agreement_id])[agreement_id]
+    return propose(
+        tx=tx,
+        agency=agency,
+        negotiation=Negotiation(
+            case_ids=record.case_ids,
+            terms=record.terms if terms is None else terms,
+            currencies=currencies,
+            title_ids=[item.title_id for item in agreed],
+            other_parties=True,
+            include_not_due=True,
+            due_matters=False,
+        ),
+        authority=authority,
+        validity_days=validity_days,
+        broken_days=record.broken_days,
+        moment=moment,
+        note=record.note,
+        settlement_type=record.settlement_type,
+    )
+
+
+def _check_chosen(negotiation: Negotiation, chosen: Sequence[accounts.Title]) -> None:
+    """Every case of a choice by title has a title in it; only chosen titles have charges edited."""
+    with_title = {title.case_id for title in chosen}
+    known = {title.title_id for title in chosen}
+    wrong = []
+    if negotiation.title_ids:
+        wrong = [
+            errors.FieldViolation(f"case_ids[{place}]", "expected a case of a chosen title")
+            for place, case_id in enumerate(negotiation.case_ids)
+            if case_id not in with_title
+        ]
+    wrong += [
+        errors.FieldViolation(f"title_charges[{place}].title_id", "expected a title that is negotiated")
+        for place, title_id in enumerate(negotiation.charges)
+        if title_id not in known
+    ]
+    if wrong:
+        raise errors.InvalidRequest(fields=wrong)
+
+
 def _together(
-    tx: db.Transaction, agency: uuid.UUID, case_ids: Sequence[uuid.UUID]
+    tx: db.Transaction, agency: uuid.UUID, case_ids: Sequence[uuid.UUID], *, other_parties: bool
 ) -> dict[uuid.UUID, account_store.CaseAccount]:
     if not 1 <= len(case_ids) <= titles.MAX_CASES or len(set(case_ids)) != len(case_ids):
         raise errors.invalid("case_ids", f"expected 1 to {titles.MAX_CASES} cases, each once")
     cases = account_store.cases(tx, agency, case_ids)
     if missing := sorted(set(case_ids) - set(cases)):
         raise errors.ResourceNotFound("no such case", case=missing[0])
-    if len({(case.creditor_id, case.debtor_id, case.currency) for case in cases.values()}) > 1:
-        raise CasesDoNotBelongTogether("expected cases of one debtor, one creditor and one currency")
+    if len({(case.creditor_id, case.currency) for case in cases.values()}) > 1:
+        raise CasesDoNotBelongTogether("expected cases of one creditor and one currency")
+    if not other_parties and len({case.debtor_id for case in cases.values()}) > 1:
+        raise CasesDoNotBelongTogether("expected cases of one debtor, or other_parties")
     return cases
 
 
@@ -208,43 +346,3 @@ def check_free(tx: db.Transaction, agency: uuid.UUID, cases: Sequence[account_st
     for key, agreement in account_store.agreements(tx, agency, bound).items() if bound else ():
         if agreement.state in accounts.IN_FORCE:
             raise TitlesInAgreement("a case is in an agreement in force", agreement=key)
-
-
-def _penalty(title: accounts.Title, date: datetime.date) -> int:
-    return title.open_penalty_minor + title.accrual(date).penalty_minor
-
-
-def _interest(title: accounts.Title, date: datetime.date) -> int:
-    return title.open_interest_minor + title.accrual(date).interest_minor
-
-
-def _agreed(
-    owned: Sequence[accounts.Title], *, discount_minor: int, date: datetime.date
-) -> list[accounts.AgreedTitle]:
-    """The titles as agreed, oldest first; the discount forgives their interest first, then their penalty."""
-    penalties = [_penalty(one, date) for one in owned]
-    interests = [_interest(one, date) for one in owned]
-    waived_interests, left = _forgive(interests, discount_minor)
-    waived_penalties, _ = _forgive(penalties, left)
-    return [
-        accounts.AgreedTitle(
-            title_id=one.title_id,
-            case_id=one.case_id,
-            title_version=one.version,
-            principal_minor=one.open_principal_minor,
-            penalty_minor=penalties[place],
-            interest_minor=interests[place],
-            waived_penalty_minor=waived_penalties[place],
-            waived_interest_minor=waived_interests[place],
-        )
-        for place, one in enumerate(owned)
-    ]
-
-
-def _forgive(amounts: Sequence[int], discount_minor: int) -> tuple[list[int], int]:
-    """What of each amount is forgiven, one after the other, and what of the discount is left."""
-    parts = []
-    for amount in amounts:
-        parts.append(min(amount, discount_minor))
-        discount_minor -= parts[-1]
-    return parts, discount_minor
