@@ -1,0 +1,35 @@
+"""Commission contracts, statements, their lines, what waits for the next one; domain/remittance.py has the rules."""
+
+from agreement_service.store.remittance import declared as declared
+from agreement_service.store.remittance.closing import SLICE as SLICE
+from agreement_service.store.remittance.closing import Resolution as Resolution
+from agreement_service.store.remittance.closing import Sums as Sums
+from agreement_service.store.remittance.closing import Taken as Taken
+from agreement_service.store.remittance.closing import add_fees as add_fees
+from agreement_service.store.remittance.closing import close as close
+from agreement_service.store.remittance.closing import first_waiting as first_waiting
+from agreement_service.store.remittance.closing import last_period_end as last_period_end
+from agreement_service.store.remittance.closing import open_statements as open_statements
+from agreement_service.store.remittance.closing import resolutions as resolutions
+from agreement_service.store.remittance.closing import sums as sums
+from agreement_service.store.remittance.closing import take as take
+from agreement_service.store.remittance.contracts import Agreed as Agreed
+from agreement_service.store.remittance.contracts import Creditor as Creditor
+from agreement_service.store.remittance.contracts import add_contract as add_contract
+from agreement_service.store.remittance.contracts import contract as contract
+from agreement_service.store.remittance.contracts import contract_page as contract_page
+from agreement_service.store.remittance.contracts import contracts as contracts
+from agreement_service.store.remittance.contracts import creditor as creditor
+from agreement_service.store.remittance.statements import Group as Group
+from agreement_service.store.remittance.statements import Line as Line
+from agreement_service.store.remittance.statements import Statement as Statement
+from agreement_service.store.remittance.statements import approve as approve
+from agreement_service.store.remittance.statements import by_ids as by_ids
+from agreement_service.store.remittance.statements import fees as fees
+from agreement_service.store.remittance.statements import get as get
+from agreement_service.store.remittance.statements import groups as groups
+from agreement_service.store.remittance.statements import lines as lines
+from agreement_service.store.remittance.statements import lock as lock
+from agreement_service.store.remittance.statements import page as page
+from agreement_service.store.remittance.statements import pay as pay
+from agreement_service.store.remittance.statements import remitted as remitted
