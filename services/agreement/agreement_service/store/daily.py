@@ -16,7 +16,7 @@ _CANDIDATES = """
 _EXPIRED = tables.sql(
     f"""
     SELECT DISTINCT agreements.id {_CANDIDATES}
-        AND agreements.state = 'PROPOSED' AND agreements.expire_date < :date
+        AND agreements.state IN ('PROPOSED', 'AWAITING_SIGNATURE') AND agreements.expire_date < :date
     """
 )
 _MOVING = tables.sql(
@@ -31,7 +31,8 @@ _MOVING = tables.sql(
 _EXPIRE = tables.sql(
     """
     UPDATE agreements SET state = 'EXPIRED', end_date = :date, version = version + 1
-    WHERE agency = :agency AND id = ANY(CAST(:ids AS uuid[])) AND state = 'PROPOSED' AND expire_date < :date
+    WHERE agency = :agency AND id = ANY(CAST(:ids AS uuid[])) AND state IN ('PROPOSED', 'AWAITING_SIGNATURE')
+        AND expire_date < :date
     RETURNING id
     """
 )
@@ -59,7 +60,8 @@ _STATES = tables.sql(
     """
     WITH moved AS (
         SELECT instalments.id, CASE
-            WHEN :date > payable_until AND :date - due_date >= broken_days THEN 'DEFAULTED'
+            WHEN :date > payable_until AND :date - due_date >= broken_days
+                AND (grace_date IS NULL OR :date > grace_date) THEN 'DEFAULTED'
             WHEN :date > payable_until AND :date - due_date >= missed_days THEN 'MISSED'
             WHEN paid_capital_minor + paid_interest_minor > 0 THEN 'PARTIAL'
             WHEN :date >= due_date THEN 'DUE'

@@ -9,13 +9,14 @@ the opposite sign. What a title or an instalment holds is the sum of its entries
 Rules, each simple and exact:
 - Charges are posted when money is allocated to a title or an agreement over it is accepted, and accrue on the fly
   until then. `accrued_through` moves only together with posted interest.
-- A payment counts charges to its value date. Allocation: the title it names first, then instalments of the agreement
-  in force (oldest due first), then the other titles (oldest due first); inside a title costs, fees, penalty, interest,
-  correction, principal (CC art. 354); inside an instalment plan interest, then the agreed titles' components, oldest
-  title first. What is left is kept as overpaid.
+- A payment counts charges to its value date. Allocation: titles chosen by hand with amounts, the title it names, then
+  instalments of the agreement in force (oldest due first), then the other titles (oldest due first); inside a title
+  costs, fees, penalty, interest, correction, principal (CC art. 354) or the creditor's order of that day
+  (waterfalls.py); inside an instalment plan interest, then the agreed titles' components, oldest title first. What is
+  left is kept as overpaid; what of it is refunded or used as a credit leaves the payment.
 - Payments apply in the order (value date, identity). One that arrives late, or is reversed, takes later ones of the
   same epoch back and applies them again, so the result does not depend on the order of arrival. An epoch ends when an
-  agreement begins or ends; what lies behind it is not counted again.
+  agreement begins or ends, or titles are withdrawn or written off; what lies behind it is not counted again.
 - A title in an agreement bears no charges. Charges are posted at acceptance as agreed: counted to the proposal's last
   day.
 - When an agreement ends unfulfilled: the discount comes back entirely; plan interest that was earned and not paid
@@ -29,21 +30,36 @@ from agreement_service.domain.accounts.instalments import (
     IN_FORCE,
     AgreedTitle,
     Agreement,
+    AgreementKind,
     AgreementState,
     Instalment,
     InstalmentState,
     instalment_state,
 )
-from agreement_service.domain.accounts.payments import Payment, PaymentKey, PaymentState, Posting
+from agreement_service.domain.accounts.payments import (
+    APPLIED,
+    TAKEN_BACK,
+    UNCONFIRMED,
+    Payment,
+    PaymentKey,
+    PaymentState,
+    Posting,
+    applied_state,
+)
 from agreement_service.domain.accounts.titles import Title, TitleState, title_state_on
+from agreement_service.domain.accounts.waterfalls import Waterfalls
 
 __all__ = [
+    "APPLIED",
     "CHARGES",
     "IN_FORCE",
+    "TAKEN_BACK",
+    "UNCONFIRMED",
     "WATERFALL",
     "Account",
     "AgreedTitle",
     "Agreement",
+    "AgreementKind",
     "AgreementState",
     "Component",
     "Entry",
@@ -56,6 +72,8 @@ __all__ = [
     "Posting",
     "Title",
     "TitleState",
+    "Waterfalls",
+    "applied_state",
     "instalment_state",
     "title_state_on",
 ]

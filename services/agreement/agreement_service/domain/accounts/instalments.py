@@ -5,6 +5,7 @@ import datetime
 import enum
 import uuid
 
+from agreement_service.domain import creditors
 from agreement_service.domain.accounts.entries import Component, Entry, Kind
 
 
@@ -12,6 +13,7 @@ class AgreementState(enum.StrEnum):
     """States of an agreement that exist in this service (state-machines.md)."""
 
     PROPOSED = "PROPOSED"
+    AWAITING_SIGNATURE = "AWAITING_SIGNATURE"
     AWAITING_DOWN_PAYMENT = "AWAITING_DOWN_PAYMENT"
     ACTIVE = "ACTIVE"
     FULFILLED = "FULFILLED"
@@ -23,8 +25,18 @@ class AgreementState(enum.StrEnum):
 IN_FORCE = frozenset({AgreementState.AWAITING_DOWN_PAYMENT, AgreementState.ACTIVE})
 
 
+class AgreementKind(enum.StrEnum):
+    """What becomes of the titles: bound to the instalments, unchanged with a tolerance date (type A, S3-10), or replaced
+    by new ones (type B, S3-11, S5-04)."""
+
+    PLAN = "PLAN"
+    UNCHANGED = "UNCHANGED"
+    NOVATION = "NOVATION"
+
+
 class InstalmentState(enum.StrEnum):
-    """States of an instalment; NOTIFIED asks for the notice before the due date (S1-28)."""
+    """States of an instalment; NOTIFIED asks for the notice before the due date (S1-28), RENEGOTIATED ones an acquirer
+    owes as titles (S5-15)."""
 
     SCHEDULED = "SCHEDULED"
     NOTIFIED = "NOTIFIED"
@@ -35,6 +47,7 @@ class InstalmentState(enum.StrEnum):
     PAID_LATE = "PAID_LATE"
     DEFAULTED = "DEFAULTED"
     CANCELLED = "CANCELLED"
+    RENEGOTIATED = "RENEGOTIATED"
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -154,7 +167,10 @@ def _parts(*amounts: tuple[Component, int]) -> dict[Component, int]:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Agreement:
-    """An agreement's rules and state. Its plan interest is kept with `case_id`, the first of its cases."""
+    """An agreement's rules and state. Its plan interest is kept with `case_id`, the first of its cases.
+
+    Through `grace_date` it is not broken (a reinstatement). `breach_policy` says what a breach does to a novation.
+    """
 
     agreement_id: uuid.UUID
     case_id: uuid.UUID
@@ -165,6 +181,10 @@ class Agreement:
     notice_days: int
     missed_days: int
     broken_days: int
+    kind: AgreementKind = AgreementKind.PLAN
+    breach_policy: creditors.BreachPolicy = creditors.BreachPolicy.RESTORE_ORIGINALS
+    acquirer: str = ""
+    grace_date: datetime.date | None = None
     end_date: datetime.date | None = None
     version: int = 1
 
@@ -175,15 +195,16 @@ def instalment_state(
     """The state of an instalment of an agreement in force on a business date (S1-28: timers).
 
     `notice_days` before the due date it is NOTIFIED. Late counts from the due date, once the next business day is over:
-    `missed_days` late it is MISSED, `broken_days` late DEFAULTED, which breaks the agreement. store/daily.py has the
-    same in SQL; a test holds them together.
+    `missed_days` late it is MISSED, `broken_days` late and after the grace of a reinstatement DEFAULTED, which breaks the
+    agreement. store/daily.py has the same in SQL; a test holds them together.
     """
     if not instalment.open_minor:
         late = instalment.paid_date is not None and instalment.paid_date > instalment.payable_until
         return InstalmentState.PAID_LATE if late else InstalmentState.PAID
     if business_date > instalment.payable_until:
         days = (business_date - instalment.due_date).days
-        if days >= agreement.broken_days:
+        spared = agreement.grace_date is not None and business_date <= agreement.grace_date
+        if days >= agreement.broken_days and not spared:
             return InstalmentState.DEFAULTED
         if days >= agreement.missed_days:
             return InstalmentState.MISSED
