@@ -7,21 +7,31 @@ import datetime
 import decimal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import grpc
 import psycopg
 import psycopg.rows
 import pytest
 import sqlalchemy
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
-from agreement_service import providers, worker
+from agreement_service import providers, rpc, worker
 from agreement_service.domain import limits, plans
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
 from agreement_service.store import payments as payment_store
 from agreement_service.usecases import agreements, life, moments, payments, summary, titles
+from recupera.agreement.v1 import (
+    agreement_service_pb2_grpc,
+    approval_service_pb2_grpc,
+    offer_service_pb2_grpc,
+)
 from recupera.case.v1 import case_facts_pb2
-from servicekit import clock, dates, db, ids
+from servicekit import auth, clock, dates, db, ids
+from servicekit import rpc as server
 from support import databases
 
 FRIDAY = datetime.date(2026, 11, 20)
@@ -431,3 +441,78 @@ def agency(
     made = Agency(engine(database_of_test), database_of_test.owner_url)
     yield made
     made.check_money()
+
+
+STUBS = (
+    agreement_service_pb2_grpc.AgreementServiceStub,
+    approval_service_pb2_grpc.ApprovalServiceStub,
+    offer_service_pb2_grpc.OfferServiceStub,
+)
+SCOPES = ("agreement.read", "agreement.write")
+
+
+class ServerSettings:
+    """What `run_server` reads."""
+
+    listen_host = "127.0.0.1"
+    rpc_port = 0
+    drain_delay = 0.0
+    otlp_endpoint = None
+    metrics_port = None
+    trace_ratio = 1.0
+    log_level = "WARNING"
+
+    def __init__(self, jwks_file: Path) -> None:
+        self.jwks_file = jwks_file
+
+
+class Api:
+    """Calls with a token, of whichever of the service's gRPC services has the method."""
+
+    def __init__(self, stubs: Sequence[Any], token: Callable[..., str], agency: Any) -> None:
+        self.stubs = stubs
+        self.token = token
+        self.agency = agency
+        self.name = f"agencies/{agency.agency}"
+
+    def __call__(self, method: str, request: Any, *, scopes: Any = SCOPES, **claims: Any) -> Any:
+        metadata = (("authorization", f"Bearer {self.token(scopes, **claims)}"),)
+        stub = next(one for one in self.stubs if hasattr(one, method))
+        return getattr(stub, method)(request, timeout=10, metadata=metadata)
+
+    def refused(self, method: str, request: Any, **options: Any) -> tuple[str, str]:
+        """Code and reason of a refusal."""
+        with pytest.raises(grpc.RpcError) as caught:
+            self(method, request, **options)
+        info = error_details_pb2.ErrorInfo()
+        status = rpc_status.from_call(caught.value)
+        assert any(detail.Unpack(info) for detail in status.details)
+        return caught.value.code().name, info.reason
+
+
+@pytest.fixture
+def api(agency: Agency, tmp_path: Path) -> Iterator[Api]:
+    """The service's gRPC, with tokens."""
+    key = auth.generate_key()
+    service = auth.generate_key(auth.SERVICE_ISSUER + "import")
+    auth.write_key(tmp_path / "import.json", service)
+    auth.write_jwks(tmp_path / "jwks.json", [key, service])
+    signer = auth.Signer("import", tmp_path / "import.json")
+
+    def token(scopes: Any, **claims: Any) -> str:
+        if scopes == "internal":
+            return signer.token(agency.agency)
+        subject = claims.pop("subject", "users/1")
+        return auth.issue(
+            key, subject=subject, agency=claims.pop("agency", agency.agency), scopes=scopes, **claims
+        )
+
+    running = server.run_server(
+        settings=ServerSettings(tmp_path / "jwks.json"),
+        add_servicers=lambda to: rpc.add_to(to, agency.engine, agency.bank),
+        descriptors=rpc.SERVICES,
+    )
+    channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
+    yield Api([stub(channel) for stub in STUBS], token, agency)
+    channel.close()
+    running.stop()

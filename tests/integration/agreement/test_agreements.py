@@ -5,7 +5,7 @@ import datetime
 
 import pytest
 
-from agreement_service.domain import approvals, boleto, limits, pix, plans
+from agreement_service.domain import approvals, boleto, limits, pix, plans, proposals
 from agreement_service.usecases import agreements, life
 from servicekit import errors, ids
 
@@ -203,7 +203,7 @@ def test_a_stale_etag_is_refused(agency):
 def test_nothing_to_agree_on(agency):
     (placed,) = agency.place((TUESDAY, 100_000))
     agency.pay(103_500, title_reference=placed.reference)
-    with pytest.raises(agreements.NothingToAgreeOn):
+    with pytest.raises(proposals.NothingToAgreeOn):
         agency.propose(placed.case_id, terms=THREE)
 
 

@@ -1,89 +1,15 @@
 """Every RPC over gRPC, with tokens, on a real database."""
 
 import datetime
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
-from google.rpc import error_details_pb2
 from google.type import date_pb2, money_pb2
-from grpc_status import rpc_status
 
-from agreement_service import rpc
-from recupera.agreement.v1 import agreement_pb2, agreement_service_pb2, agreement_service_pb2_grpc
-from servicekit import auth, dates, ids
-from servicekit import rpc as server
+from recupera.agreement.v1 import agreement_pb2, agreement_service_pb2
+from servicekit import dates, ids
 
 TUESDAY = datetime.date(2026, 10, 6)  # 45 days before the business date, Friday 2026-11-20
 MONTH = datetime.date(2026, 12, 21)
-SCOPES = ("agreement.read", "agreement.write")
-
-
-class ServerSettings:
-    """What `run_server` reads."""
-
-    listen_host = "127.0.0.1"
-    rpc_port = 0
-    drain_delay = 0.0
-    otlp_endpoint = None
-    metrics_port = None
-    trace_ratio = 1.0
-    log_level = "WARNING"
-
-    def __init__(self, jwks_file: Path) -> None:
-        self.jwks_file = jwks_file
-
-
-class Api:
-    """Calls with a token."""
-
-    def __init__(self, stub: Any, token: Callable[..., str], agency: Any) -> None:
-        self.stub = stub
-        self.token = token
-        self.agency = agency
-        self.name = f"agencies/{agency.agency}"
-
-    def __call__(self, method: str, request: Any, *, scopes: Any = SCOPES, **claims: Any) -> Any:
-        metadata = (("authorization", f"Bearer {self.token(scopes, **claims)}"),)
-        return getattr(self.stub, method)(request, timeout=10, metadata=metadata)
-
-    def refused(self, method: str, request: Any, **options: Any) -> tuple[str, str]:
-        """Code and reason of a refusal."""
-        with pytest.raises(grpc.RpcError) as caught:
-            self(method, request, **options)
-        info = error_details_pb2.ErrorInfo()
-        status = rpc_status.from_call(caught.value)
-        assert any(detail.Unpack(info) for detail in status.details)
-        return caught.value.code().name, info.reason
-
-
-@pytest.fixture
-def api(agency: Any, tmp_path: Path) -> Iterator[Api]:
-    key = auth.generate_key()
-    service = auth.generate_key(auth.SERVICE_ISSUER + "import")
-    auth.write_key(tmp_path / "import.json", service)
-    auth.write_jwks(tmp_path / "jwks.json", [key, service])
-    signer = auth.Signer("import", tmp_path / "import.json")
-
-    def token(scopes: Any, **claims: Any) -> str:
-        if scopes == "internal":
-            return signer.token(agency.agency)
-        subject = claims.pop("subject", "users/1")
-        return auth.issue(
-            key, subject=subject, agency=claims.pop("agency", agency.agency), scopes=scopes, **claims
-        )
-
-    running = server.run_server(
-        settings=ServerSettings(tmp_path / "jwks.json"),
-        add_servicers=lambda to: rpc.add_to(to, agency.engine, agency.bank),
-        descriptors=rpc.SERVICES,
-    )
-    channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")
-    yield Api(agreement_service_pb2_grpc.AgreementServiceStub(channel), token, agency)
-    channel.close()
-    running.stop()
 
 
 def brl(minor: int) -> money_pb2.Money:
