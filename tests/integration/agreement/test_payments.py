@@ -111,7 +111,7 @@ def test_matched_by_hand(agency):
                 tx=tx,
                 agency=agency.agency,
                 payment_id=payment,
-                case_id=case_id,
+                target=payments.Target(case_id=case_id),
                 version=options.get("version"),
                 moment=agency.moment(tx),
                 bank=agency.bank,

@@ -59,7 +59,7 @@ class Payments(common.Methods):
                 tx=tx,
                 agency=agency,
                 payment_id=payment_id,
-                case_id=ids.parse(request.case_id, "case_id"),
+                target=payments.Target(case_id=ids.parse(request.case_id, "case_id")),
                 version=common.version_of(request.etag),
                 moment=moments.read(tx, agency),
                 bank=self.bank,
@@ -107,7 +107,6 @@ class Payments(common.Methods):
                 tx,
                 agency,
                 creditor=rpc.caller().creditor,
-                state=common.state_of(agreement_pb2.Payment.State.items(), request.state),
                 after=page.after[0] if page.after else None,
                 limit=page.limit,
             )

@@ -2,10 +2,13 @@
 
 from agreement_service.store import (  # noqa: F401 -- METADATA holds the tables of all
     approvals,
+    collection,
+    conditions,
     credits,
     creditors,
     drafts,
     due_dates,
+    instruments,
     limits,
     mandates,
     novations,

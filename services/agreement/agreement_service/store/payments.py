@@ -192,11 +192,7 @@ _CREDITOR_OF = """
     ) AS creditor
 """
 _INSTRUMENT = """
-    SELECT instruments.id AS instrument_id, agreements.case_id
-    FROM instruments
-        JOIN instalments ON instalments.agency = instruments.agency AND instalments.id = instruments.instalment_id
-        JOIN agreements ON agreements.agency = instalments.agency AND agreements.id = instalments.agreement_id
-    WHERE instruments.agency = :agency
+    SELECT instruments.id AS instrument_id, instruments.case_id FROM instruments WHERE instruments.agency = :agency
 """
 _MATCH = tables.sql(
     f"""
@@ -210,7 +206,8 @@ _MATCH = tables.sql(
             {_INSTRUMENT} AND instruments.txid = wanted.txid AND instruments.txid <> '' OFFSET 0) AS found
         UNION ALL
         SELECT wanted.*, 2, found.case_id, found.instrument_id FROM wanted CROSS JOIN LATERAL (
-            {_INSTRUMENT} AND instruments.our_number = wanted.our_number AND instruments.our_number <> '' OFFSET 0
+            {_INSTRUMENT} AND ltrim(instruments.our_number, '0') = wanted.our_number AND instruments.our_number <> ''
+            OFFSET 0
         ) AS found
     ), found AS (
         SELECT hit.place, hit.rank, hit.case_id, CAST(NULL AS uuid) AS title_id, hit.instrument_id
@@ -274,7 +271,7 @@ _ENTRIES = tables.sql(
     """
     SELECT payment_id, case_id, title_id, instalment_id, component, kind, from_date, through_date, base_minor,
         numerator, denominator, rule, CAST(sum(amount_minor) AS bigint) AS amount_minor
-    FROM postings WHERE agency = :agency AND payment_id = ANY(CAST(:ids AS uuid[]))
+    FROM postings WHERE agency = :agency AND payment_id = ANY(CAST(:ids AS uuid[])) AND component <> 'CASH'
     GROUP BY payment_id, case_id, title_id, instalment_id, component, kind, from_date, through_date, base_minor,
         numerator, denominator, rule
     HAVING sum(amount_minor) <> 0 ORDER BY max(id)

@@ -14,8 +14,8 @@ from agreement_service import providers
 from agreement_service.domain import accounts
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
-from agreement_service.store import instruments as instrument_store
 from agreement_service.store import payments as payment_store
+from agreement_service.store import waterfalls as waterfall_store
 from agreement_service.usecases import facts, instruments, moments
 from servicekit import db
 
@@ -56,12 +56,26 @@ class Books:
                 self._instalments[instalment.instalment_id] = copy.copy(instalment)
             if account.agreement is not None:
                 self._agreements[account.agreement.agreement_id] = copy.copy(account.agreement)
-        self._shares = {key: _shares(one.entries) for key, one in self.applied.items()}
+        self._shares = {
+            key: shares(one.entries) or {one.case_id: 0}
+            for key, one in self.applied.items()
+            if one.state in accounts.APPLIED
+        }
+
+    def take_up(self, account: accounts.Account, new: Sequence[accounts.Title]) -> None:
+        """Titles that a novation made, inserted as they are."""
+        account.add(new)
+        self._titles |= {one.title_id: copy.copy(one) for one in new}
 
     def settle(
-        self, *, new: Sequence[payment_store.Payment] = (), removed: Sequence[payment_store.Payment] = ()
+        self,
+        *,
+        new: Sequence[payment_store.Payment] = (),
+        removed: Sequence[payment_store.Payment] = (),
+        becomes: accounts.PaymentState = accounts.PaymentState.REVERSED,
     ) -> None:
-        """Apply and take back payments of the present epochs, each on the account of its case."""
+        """Apply and take back payments of the present epochs, each on the account of its case; what is taken back
+        becomes what `becomes` says."""
         groups: dict[int, tuple[accounts.Account, list[uuid.UUID], list[uuid.UUID]]] = {}
         for place, payments in ((1, new), (2, removed)):
             for one in payments:
@@ -79,6 +93,7 @@ class Books:
                 removed=[self.applied[key] for key in gone],
                 later=[one for one in others.get(id(account), ()) if one.key > first],
                 business_date=self.moment.business_date,
+                becomes=becomes,
             ):
                 self.note(changed)
 
@@ -87,7 +102,7 @@ class Books:
         payment = self.payments[changed.payment_id]
         payment.state = changed.state
         payment.allocated_minor, payment.overpaid_minor = changed.allocated_minor, changed.overpaid_minor
-        if changed.state is not accounts.PaymentState.REVERSED:
+        if changed.state in accounts.APPLIED:
             payment.epoch = self.cases[changed.case_id].epoch
         self._changed.add(payment.id)
 
@@ -128,29 +143,42 @@ class Books:
         account_store.write_agreements(
             tx, agency, [account.agreement for account in agreements if account.agreement is not None]
         )
-        payment_store.write(tx, agency, payments, {key: self.applied[key].entries for key in self._changed})
+        payment_store.write(
+            tx,
+            agency,
+            payments,
+            {key: self.applied[key].entries for key in self._changed},
+            business_date=moment.business_date,
+        )
         account_store.post(
             tx,
             agency,
             [posting for account in self.loaded for posting in account.postings],
             business_date=moment.business_date,
         )
-        self._close_instruments(payments, instalments)
+        self._close_instruments(payments, instalments, titles)
         self._publish(titles, instalments, agreements, payments)
 
     def _close_instruments(
-        self, payments: Sequence[payment_store.Payment], instalments: Sequence[accounts.Instalment]
+        self,
+        payments: Sequence[payment_store.Payment],
+        instalments: Sequence[accounts.Instalment],
+        titles: Sequence[accounts.Title],
     ) -> None:
         used = [
             one.instrument_id
             for one in payments
-            if one.instrument_id is not None and one.state is not accounts.PaymentState.REVERSED
+            if one.instrument_id is not None and one.state in accounts.APPLIED
         ]
         if used:
-            instrument_store.pay(self.tx, self.agency, used)
-        closed = [one.instalment_id for one in instalments if one.state in _CLOSED]
-        if closed:
-            instrument_store.close(self.tx, self.agency, closed, now=self.moment.now)
+            instruments.paid(self.tx, self.agency, used, moment=self.moment)
+        instruments.close(
+            self.tx,
+            self.agency,
+            instalment_ids=[one.instalment_id for one in instalments if one.state in _CLOSED],
+            title_ids=[one.title_id for one in titles],
+            moment=self.moment,
+        )
         reopened = [
             one
             for one in instalments
@@ -178,7 +206,7 @@ class Books:
         payments: Sequence[payment_store.Payment],
     ) -> None:
         tx, moment = self.tx, self.moment
-        facts.titles_changed(tx, moment, [facts.title_row(one) for one in titles])
+        facts.titles_changed(tx, moment, [facts.title_row(one) for one in titles if not one.acquirer])
         records = (
             agreement_store.get(tx, self.agency, {one.agreement_id for one in instalments})
             if instalments
@@ -196,7 +224,7 @@ class Books:
                 total_minor=sum(one.amount_minor for one in account.instalments),
             )
         for payment in payments:
-            after = _shares(self.applied[payment.id].entries)
+            after = shares(self.applied[payment.id].entries)
             before = self._shares.get(payment.id, {})
             facts.payment_changed(tx, moment, payment, {**dict.fromkeys(before, 0), **after})
 
@@ -238,13 +266,19 @@ def open_books(
     bank: providers.BankProvider,
     new: Sequence[payment_store.Payment] = (),
     removed: Sequence[payment_store.Payment] = (),
+    titles_too: Iterable[uuid.UUID] = (),
+    whole_epoch: bool = False,
 ) -> Books:
-    """Lock and load the accounts of these cases, with what `new` and `removed` payments need to be settled.
+    """Lock and load the accounts of these cases, with what `new` and `removed` payments need to be settled, and the
+    titles named, also where nothing is open of them.
 
-    `removed` are of the present epoch of their case.
+    `removed` are of the present epoch of their case. `whole_epoch`: with all payments of the cases' present epochs.
     """
     cases = account_store.lock(tx, agency, case_ids)
-    later = _later(tx, agency, cases, new=new, removed=removed)
+    if whole_epoch:
+        later = payment_store.later(tx, agency, cases, since=datetime.date.min)
+    else:
+        later = _later(tx, agency, cases, new=new, removed=removed)
     records = {one.id: one for one in (*later, *removed)}
     entries = payment_store.entries(tx, agency, records)
     applied = {key: applied_payment(one, entries.get(key, [])) for key, one in records.items()}
@@ -255,11 +289,15 @@ def open_books(
     agreements = account_store.agreements(tx, agency, agreement_ids) if agreement_ids else {}
     instalments = account_store.instalments(tx, agency, agreement_ids) if agreement_ids else {}
     agreed = account_store.agreed(tx, agency, agreement_ids) if agreement_ids else {}
+    originals = _originals(tx, agency, agreements)
     also = {
+        *titles_too,
         *(entry.title_id for one in applied.values() for entry in one.entries if entry.title_id is not None),
         *(one.title_id for one in records.values() if one.title_id is not None),
-        *(item.title_id for items in agreed.values() for item in items),
+        *(title_id for one in records.values() for title_id in one.chosen_title_ids),
+        *(item.title_id for items in (*agreed.values(), *originals.values()) for item in items),
     }
+    orders = waterfall_store.of(tx, agency, {case.creditor_id for case in cases.values()}) if records else {}
     titles: dict[uuid.UUID, list[accounts.Title]] = {}
     for title in account_store.titles(tx, agency, cases, also=also):
         titles.setdefault(title.case_id, []).append(title)
@@ -274,6 +312,8 @@ def open_books(
             agreement=agreements.get(key),
             instalments=instalments.get(key, []),
             agreed=agreed.get(key, []),
+            originals=originals.get(key, []),
+            waterfalls=orders.get(cases[members[0]].creditor_id, accounts.Waterfalls()),
         )
         made.append(account)
         account_of |= dict.fromkeys(members, account)
@@ -292,6 +332,13 @@ def open_books(
     return books
 
 
+def _originals(
+    tx: db.Transaction, agency: uuid.UUID, agreements: Mapping[uuid.UUID, accounts.Agreement]
+) -> dict[uuid.UUID, list[accounts.AgreedTitle]]:
+    made = [key for key, one in agreements.items() if one.kind is accounts.AgreementKind.NOVATION]
+    return account_store.agreed(tx, agency, made, novated=True) if made else {}
+
+
 def applied_payment(payment: payment_store.Payment, entries: list[accounts.Entry]) -> accounts.Payment:
     """A payment as the rules see it."""
     assert payment.case_id is not None
@@ -304,6 +351,9 @@ def applied_payment(payment: payment_store.Payment, entries: list[accounts.Entry
         state=payment.state,
         allocated_minor=payment.allocated_minor,
         overpaid_minor=payment.overpaid_minor,
+        refunded_minor=payment.refunded_minor,
+        credited_minor=payment.credited_minor,
+        chosen=payment.chosen,
         entries=entries,
         version=payment.version,
     )
@@ -324,9 +374,10 @@ def _later(
     return [one for one in payment_store.later(tx, agency, cases, since=min(dates)) if one.id not in gone]
 
 
-def _shares(entries: Iterable[accounts.Entry]) -> dict[uuid.UUID, int]:
-    shares: dict[uuid.UUID, int] = {}
+def shares(entries: Iterable[accounts.Entry]) -> dict[uuid.UUID, int]:
+    """What a payment brought each case."""
+    found: dict[uuid.UUID, int] = {}
     for entry in entries:
         if entry.kind is accounts.Kind.RECEIVED:
-            shares[entry.case_id] = shares.get(entry.case_id, 0) + entry.amount_minor
-    return shares
+            found[entry.case_id] = found.get(entry.case_id, 0) + entry.amount_minor
+    return found

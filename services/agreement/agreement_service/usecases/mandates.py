@@ -7,10 +7,11 @@ import uuid
 
 from agreement_service import providers
 from agreement_service.domain import accounts, sepa
+from agreement_service.domain import instruments as instrument_rules
+from agreement_service.domain import payments as payment_rules
 from agreement_service.store import accounts as account_store
-from agreement_service.store import creditors as creditor_store
 from agreement_service.store import mandates as store
-from agreement_service.usecases import euro, moments, payments
+from agreement_service.usecases import euro, instruments, moments, payments
 from servicekit import db, errors, ids
 
 
@@ -22,12 +23,6 @@ class MandateNotInEuro(errors.ServiceError):
 
 class EuroAccountMissing(errors.ServiceError):
     """The creditor has no account with a SEPA creditor identifier: UpdateEuroAccount first."""
-
-    status = errors.Status.FAILED_PRECONDITION
-
-
-class MeansNotAccepted(errors.ServiceError):
-    """The creditor's settings do not accept this means of payment (S1-29)."""
 
     status = errors.Status.FAILED_PRECONDITION
 
@@ -104,6 +99,7 @@ def create(
     one_off: bool,
     iban: str,
     moment: moments.Moment,
+    bank: providers.BankProvider,
 ) -> uuid.UUID:
     """Store a mandate that the debtor of a case signed; unpaid instalments of the case's agreement in force get direct
     debits under it. Raises ResourceNotFound, MandateNotInEuro, EuroAccountMissing, MeansNotAccepted, IbanInvalid,
@@ -124,9 +120,12 @@ def create(
     case = cases[case_id]
     if case.currency != "EUR":
         raise MandateNotInEuro("direct debits are in EUR", currency=case.currency)
-    if euro.SEPA_DD not in creditor_store.settings(tx, agency, case.creditor_id).accepted_means:
-        raise MeansNotAccepted("the creditor does not accept direct debits", means=euro.SEPA_DD)
     if not euro.accepts_debits(tx, agency, case.creditor_id):
+        raise instrument_rules.MeansNotAccepted(
+            "the creditor does not accept direct debits", means=instrument_rules.Kind.SEPA_DD.value
+        )
+    account = store.euro_account(tx, agency, case.creditor_id)
+    if account is None or not account.scheme_identifier:
         raise EuroAccountMissing("the creditor has no SEPA creditor identifier", creditor=case.creditor_id)
     mandate = store.Mandate(
         id=ids.new(),
@@ -144,25 +143,16 @@ def create(
     if not store.add(tx, agency, mandate):
         raise MandateKnown("the reference is taken, or the debtor has a mandate with this creditor")
     if case.agreement_id is not None:
-        instalments = account_store.instalments(tx, agency, [case.agreement_id])[case.agreement_id]
-        euro.debit(
+        instruments.issue(
             tx,
             agency,
-            instalments=[one for one in instalments if one.state in _UNPAID],
+            instalments=_unpaid(tx, agency, case.agreement_id),
+            currency=case.currency,
             moment=moment,
+            bank=bank,
+            kinds=[instrument_rules.Kind.SEPA_DD],
         )
     return mandate.id
-
-
-_UNPAID = frozenset(
-    {
-        accounts.InstalmentState.SCHEDULED,
-        accounts.InstalmentState.NOTIFIED,
-        accounts.InstalmentState.DUE,
-        accounts.InstalmentState.PARTIAL,
-        accounts.InstalmentState.MISSED,
-    }
-)
 
 
 def cancel(*, tx: db.Transaction, agency: uuid.UUID, mandate_id: uuid.UUID, version: int | None) -> None:
@@ -177,7 +167,7 @@ def cancel(*, tx: db.Transaction, agency: uuid.UUID, mandate_id: uuid.UUID, vers
         raise MandateOver("the mandate is ended", state=mandate.state.value)
     mandate.state = sepa.MandateState.CANCELLED
     store.write(tx, agency, mandate)
-    store.end_instruments(tx, agency, store.drop(tx, agency, mandate_id), state="CANCELLED")
+    instruments.withdraw(tx, agency, store.drop(tx, agency, mandate_id), moment=moment)
 
 
 def come_back(
@@ -213,7 +203,7 @@ def come_back(
         mandate.state, mandate.reason_code = after, reason_code
         store.write(tx, agency, mandate)
     if after is not sepa.MandateState.ACTIVE and after is not sepa.MandateState.USED:
-        store.end_instruments(tx, agency, store.drop(tx, agency, mandate.id), state="CANCELLED")
+        instruments.withdraw(tx, agency, store.drop(tx, agency, mandate.id), moment=moment)
     payment_id = store.payment_of(tx, agency, debit.instrument_id)
     if payment_id is not None:
         payments.reverse(
@@ -224,22 +214,36 @@ def come_back(
             version=None,
             moment=moment,
             bank=bank,
+            kind=payment_rules.ReversalKind.SDD_RETURN,
         )
         return
-    store.end_instruments(tx, agency, [debit.instrument_id], state="REJECTED")
+    instruments.withdraw(tx, agency, [debit.instrument_id], moment=moment)
     case = account_store.cases(tx, agency, [debit.case_id])[debit.case_id]
     if case.agreement_id == debit.agreement_id:
-        instalments = account_store.instalments(tx, agency, [debit.agreement_id])[debit.agreement_id]
-        euro.debit(
+        instruments.issue(
             tx,
             agency,
             instalments=[
                 one
-                for one in instalments
-                if one.instalment_id == debit.instalment_id and one.state in _UNPAID
+                for one in _unpaid(tx, agency, debit.agreement_id)
+                if one.instalment_id == debit.instalment_id
             ],
+            currency=case.currency,
             moment=moment,
+            bank=bank,
+            kinds=[instrument_rules.Kind.SEPA_DD],
         )
+
+
+def _unpaid(
+    tx: db.Transaction, agency: uuid.UUID, agreement_id: uuid.UUID
+) -> list[accounts.Instalment]:
+    """Instalments of an agreement in force on which something is open."""
+    found = account_store.agreements(tx, agency, [agreement_id])[agreement_id]
+    if found.state not in accounts.IN_FORCE:
+        return []
+    rows = account_store.instalments(tx, agency, [agreement_id])[agreement_id]
+    return [one for one in rows if one.open_minor > 0]
 
 
 def _lock(

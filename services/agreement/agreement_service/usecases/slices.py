@@ -39,6 +39,8 @@ def apply(
 def _explained(error: errors.ServiceError) -> tuple[str, str]:
     if isinstance(error, rules.PaymentDiffers):
         return "amount", "the amount and currency under which this credit is known"
+    if isinstance(error, rules.PaymentAnnulled):
+        return "bank_reference", "a payment that was not annulled; ConfirmPayment brings it back"
     violation = error.fields[0]
     return violation.field, violation.description
 

@@ -1,13 +1,34 @@
-"""The money identity of an agency (issue 3): placed + charges = open + received + waived + written_off + withdrawn, and
-paid_in - reversed - refunded = received + unidentified + overpaid."""
+"""The money identity of an agency (issue 3), novations included:
+
+    placed + charges + issued = open + received + waived + written_off + withdrawn + novated
+    paid_in - reversed - refunded = received + unidentified + overpaid
+    issued = novated
+"""
 
 import dataclasses
 import datetime
 import uuid
 
 from agreement_service.store import instruments as instrument_store
+from agreement_service.store import ledger
 from agreement_service.store import summary as store
 from servicekit import db, errors
+
+
+_KINDS = {
+    "PLACED": "placed",
+    "ISSUED": "issued",
+    "CHARGED": "charges",
+    "RECEIVED": "received",
+    "WAIVED": "waived",
+    "WRITTEN_OFF": "written_off",
+    "WITHDRAWN": "withdrawn",
+    "NOVATED": "novated",
+    "PAID_IN": "paid_in",
+    "REVERSED": "reversed",
+    "REFUNDED": "refunded",
+}
+"""Sums of the ledger, by kind of posting."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -23,6 +44,8 @@ class Sums:
     waived: int = 0
     written_off: int = 0
     withdrawn: int = 0
+    novated: int = 0
+    issued: int = 0
     paid_in: int = 0
     reversed: int = 0
     refunded: int = 0
@@ -49,7 +72,8 @@ def summarize(
 ) -> Summary:
     """The identity as of `date`: the ledger as it is, charges and plan interest counted to `date`.
 
-    What is open comes from the balances, everything else from the ledger and the payments: two sides that must agree.
+    What is open comes from the balances, what is unidentified and overpaid from the payments, everything else from the
+    ledger: two sides that must agree.
     Raises InvalidRequest for a date before the business date.
     """
     if date < business_date:
@@ -63,7 +87,6 @@ def summarize(
     for row in store.balances(tx, agency, date=date):
         sums = of(row["currency"])
         titles += row["titles"]
-        sums.placed += int(row["placed"])
         sums.open += int(row["open"] + row["accrued"])
         sums.open_principal += int(row["open_principal"])
         sums.charges += int(row["accrued"])
@@ -71,21 +94,16 @@ def summarize(
         sums = of(row["currency"])
         sums.open += int(row["open"] + row["accrued"])
         sums.charges += int(row["accrued"])
-    fields = {"CHARGED": "charges", "RECEIVED": "received", "WAIVED": "waived", "WITHDRAWN": "withdrawn"}
-    fields["WRITTEN_OFF"] = "written_off"
-    for row in store.ledger(tx, agency):
-        sums = of(row["currency"])
-        name = fields[row["kind"]]
-        setattr(sums, name, getattr(sums, name) + int(row["amount"]))
+    for currency, posted in ledger.sums(tx, agency).items():
+        sums = of(currency)
+        for kind, name in _KINDS.items():
+            setattr(sums, name, getattr(sums, name) + posted.get(kind, 0))
     payments = unidentified = 0
     for row in store.cash(tx, agency):
         sums = of(row["currency"])
         payments += row["payments"]
-        sums.paid_in += int(row["amount"])
         sums.overpaid += int(row["overpaid"])
-        if row["state"] == "REVERSED":
-            sums.reversed += int(row["amount"])
-        elif row["state"] == "UNIDENTIFIED":
+        if row["state"] == "UNIDENTIFIED":
             sums.unidentified += int(row["amount"])
             unidentified += row["payments"]
     outbox, parked = store.waiting(tx, agency)

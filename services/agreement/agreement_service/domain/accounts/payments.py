@@ -10,12 +10,29 @@ from agreement_service.domain.accounts.entries import Entry
 
 
 class PaymentState(enum.StrEnum):
-    """States of a payment. OVERPAID: nothing was left to pay, all of it is kept as overpaid."""
+    """Stored states of a payment (state-machines.md; NEW is between confirmation and allocation, in one transaction).
 
+    REPORTED, by the debtor, and NEW_UNCONFIRMED, by a collector, move no money. OVERPAID: nothing was left to pay, what
+    is not given back or credited is kept. REFUNDED: all of it was given back. REVERSED: the bank took it back.
+    ANNULLED: entered by mistake.
+    """
+
+    REPORTED = "REPORTED"
+    NEW_UNCONFIRMED = "NEW_UNCONFIRMED"
     UNIDENTIFIED = "UNIDENTIFIED"
     ALLOCATED = "ALLOCATED"
     OVERPAID = "OVERPAID"
+    REFUNDED = "REFUNDED"
     REVERSED = "REVERSED"
+    ANNULLED = "ANNULLED"
+
+
+APPLIED = frozenset({PaymentState.ALLOCATED, PaymentState.OVERPAID, PaymentState.REFUNDED})
+"""States of payments that were given to a case and count."""
+UNCONFIRMED = frozenset({PaymentState.REPORTED, PaymentState.NEW_UNCONFIRMED})
+"""States of payments that nobody but the debtor or a collector has seen."""
+TAKEN_BACK = frozenset({PaymentState.REVERSED, PaymentState.ANNULLED})
+"""States of payments that count no more."""
 
 
 @functools.total_ordering
@@ -32,7 +49,11 @@ class PaymentKey:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Payment:
-    """A payment given to a case, and the entries it made (net of contra entries, in the order they were made)."""
+    """A payment given to a case, and the entries it made (net of contra entries, in the order they were made).
+
+    `chosen` are titles it pays first, with the most that each gets. What was refunded or credited is not there to be
+    allocated.
+    """
 
     payment_id: uuid.UUID
     case_id: uuid.UUID
@@ -42,8 +63,26 @@ class Payment:
     state: PaymentState = PaymentState.UNIDENTIFIED
     allocated_minor: int = 0
     overpaid_minor: int = 0
+    refunded_minor: int = 0
+    credited_minor: int = 0
+    chosen: tuple[tuple[uuid.UUID, int], ...] = ()
     entries: list[Entry] = dataclasses.field(default_factory=list)
     version: int = 1
+
+    def settle_state(self) -> None:
+        """The state that follows from what became of the money."""
+        self.state = applied_state(
+            allocated_minor=self.allocated_minor,
+            overpaid_minor=self.overpaid_minor,
+            refunded_minor=self.refunded_minor,
+        )
+
+
+def applied_state(*, allocated_minor: int, overpaid_minor: int, refunded_minor: int) -> PaymentState:
+    """The state of a payment that was given to a case, from what became of its money."""
+    if allocated_minor:
+        return PaymentState.ALLOCATED
+    return PaymentState.REFUNDED if refunded_minor and not overpaid_minor else PaymentState.OVERPAID
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
