@@ -40,8 +40,8 @@ def terms(**fields):
 
 
 def priced(*titles, date=TODAY, **fields):
-    options = {name: fields.pop(name) for name in ("charges", "interest_free") if name in fields}
-    return proposals.price(titles=titles, terms=terms(**fields), date=date, **options)
+    charges = fields.pop("charges", None)
+    return proposals.price(titles=titles, terms=terms(**fields), date=date, charges=charges)
 
 
 def holds(item):
@@ -141,12 +141,6 @@ def test_a_percentage_is_of_the_edited_sum():
     )
     assert found.added.penalty_minor == 10_000
     assert found.total_minor == 110_000
-
-
-def test_default_interest_is_left_out_where_the_creditor_asks_none():
-    found = priced(title(1), interest_free=True)
-    assert (found.debt_minor, found.discount_minor, found.total_minor) == (102_000, 0, 102_000)
-    assert holds(found.agreed[0]) == 102_000
 
 
 def test_what_needs_authority():
@@ -306,16 +300,14 @@ def negotiations(draw):
         charges_minor=draw(st.integers(0, 10**5)),
         fees_minor=draw(st.integers(0, 10**5)),
     )
-    return titles, charges, agreed, draw(st.booleans())
+    return titles, charges, agreed
 
 
 @given(negotiations())
 def test_titles_hold_the_capital_of_the_plan(made):
-    titles, charges, agreed, interest_free = made
+    titles, charges, agreed = made
     try:
-        found = proposals.price(
-            titles=titles, terms=agreed, date=TODAY, charges=charges, interest_free=interest_free
-        )
+        found = proposals.price(titles=titles, terms=agreed, date=TODAY, charges=charges)
     except (plans.DiscountTooLarge, plans.InstalmentTooSmall):
         return
     capital = sum(row.capital_minor for row in found.rows)

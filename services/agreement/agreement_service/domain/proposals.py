@@ -150,15 +150,13 @@ def price(
     terms: plans.Terms,
     date: datetime.date,
     charges: Mapping[uuid.UUID, Charges] | None = None,
-    interest_free: bool = False,
     business_day: Callable[[datetime.date], datetime.date] | None = None,
 ) -> Priced:
     """The negotiation of `titles` (oldest first), their charges counted to `date`.
 
-    `charges` are edited by title; `interest_free` leaves default interest out (S1-26): it is neither debt nor discount.
-    Raises as plans.schedule.
+    `charges` are edited by title. Raises as plans.schedule.
     """
-    sheets = [_count(title, date, interest_free=interest_free) for title in titles]
+    sheets = [_Sheet(title, date) for title in titles]
     for sheet in sheets if charges else ():
         assert charges is not None
         if (edit := charges.get(sheet.title.title_id)) is not None:
@@ -197,7 +195,7 @@ def price(
         debt_minor=debt,
         added=extra,
         edited_minor=edited,
-        forgiven_charges_minor=sum(sheet.waived_total - sheet.free for sheet in sheets) - left,
+        forgiven_charges_minor=sum(sheet.waived_total for sheet in sheets) - left,
         forgiven_principal_minor=left,
         charges_minor=debt - principal + edited + extra.total_minor,
         principal_minor=principal,
@@ -253,15 +251,15 @@ def with_defaults(settings: creditors.CreditorSettings, terms: plans.Terms) -> p
 class _Sheet:
     """One title while a negotiation is counted: what it owes, what is added and forgiven, by component."""
 
-    __slots__ = ("added", "debt", "free", "own", "title", "waived", "weight")
+    __slots__ = ("added", "debt", "own", "title", "waived", "weight")
 
-    def __init__(self, title: accounts.Title, own: dict[str, int], *, interest_free: bool) -> None:
+    def __init__(self, title: accounts.Title, date: datetime.date) -> None:
+        owed = title.owed(date)
         self.title = title
-        self.own = own
+        self.own = {name: owed.get(component, 0) for name, component in _NAMES}
         self.added: dict[str, int] = {}
-        self.free = own["interest"] if interest_free else 0
-        self.waived = {"interest": self.free} if self.free else {}
-        self.weight = self.debt = sum(own.values()) - self.free
+        self.waived: dict[str, int] = {}
+        self.weight = self.debt = sum(owed.values())
 
     @property
     def added_total(self) -> int:
@@ -294,12 +292,6 @@ class _Sheet:
             **{f"added_{name}_minor": amount for name, amount in added.items()},
             **{f"waived_{name}_minor": amount for name, amount in waived.items()},
         )
-
-
-def _count(title: accounts.Title, date: datetime.date, *, interest_free: bool) -> _Sheet:
-    owed = title.owed(date)
-    own = {name: owed.get(component, 0) for name, component in _NAMES}
-    return _Sheet(title, own, interest_free=interest_free)
 
 
 def _why_not(title: accounts.Title | None, due_before: datetime.date | None) -> str | None:
