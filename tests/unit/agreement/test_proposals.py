@@ -321,3 +321,90 @@ def test_titles_hold_the_capital_of_the_plan(made):
             assert 0 <= waived.get(component, 0) <= own + added.get(component, 0)
     assert found.forgiven_principal_minor < found.principal_minor
     assert sum(item.waived_principal_minor for item in found.agreed) == found.forgiven_principal_minor
+
+
+def accepted(titles, found):
+    """The account of an agreement in force over what was priced."""
+    agreement = accounts.Agreement(
+        agreement_id=uuid.UUID(int=5),
+        case_id=CASE,
+        case_ids=(CASE,),
+        state=accounts.AgreementState.PROPOSED,
+        currency="BRL",
+        expire_date=found.date,
+        notice_days=3,
+        missed_days=1,
+        broken_days=10,
+    )
+    account = accounts.Account(titles=list(titles))
+    account.accept(
+        agreement=agreement,
+        agreed=found.agreed,
+        instalments=[
+            accounts.Instalment(
+                instalment_id=uuid.UUID(int=100 + row.number),
+                agreement_id=agreement.agreement_id,
+                number=row.number,
+                due_date=row.due_date,
+                payable_until=row.due_date,
+                capital_minor=row.capital_minor,
+                interest_minor=row.interest_minor,
+            )
+            for row in found.rows
+        ],
+        business_date=TODAY,
+    )
+    return account
+
+
+def payment(number, minor, date):
+    return accounts.Payment(
+        payment_id=uuid.UUID(int=9_000 + number),
+        case_id=CASE,
+        title_id=None,
+        key=accounts.PaymentKey(date, ("C", "A", "PIX", f"{number:06d}")),
+        amount_minor=minor,
+    )
+
+
+@given(negotiations())
+def test_accepted_and_paid_everything_is_zero(made):
+    titles, charges, agreed = made
+    try:
+        found = proposals.price(titles=titles, terms=agreed, date=TODAY, charges=charges)
+    except (plans.DiscountTooLarge, plans.InstalmentTooSmall):
+        return
+    account = accepted(titles, found)
+    assert sum(one.open_minor for one in account.titles) == found.total_minor - found.plan_interest_minor
+    paid = [payment(row.number, row.amount_minor, row.due_date) for row in found.rows]
+    for one in paid:
+        account.settle(new=[one], business_date=one.key.value_date)
+    assert account.agreement.state is accounts.AgreementState.FULFILLED
+    assert not any(one.open_minor for one in (*account.titles, *account.instalments))
+    assert not any(one.overpaid_minor for one in paid)
+    assert sum(one.received_minor for one in account.titles) == found.total_minor - found.plan_interest_minor
+
+
+@given(negotiations(), st.integers(0, 10**8))
+def test_ended_it_gives_everything_back(made, minor):
+    titles, charges, agreed = made
+    try:
+        found = proposals.price(titles=titles, terms=agreed, date=TODAY, charges=charges)
+    except (plans.DiscountTooLarge, plans.InstalmentTooSmall):
+        return
+    account = accepted(titles, found)
+    if minor:
+        account.settle(new=[payment(1, minor, TODAY)], business_date=TODAY)
+    if account.agreement.state is accounts.AgreementState.FULFILLED:
+        return
+    earned = sum(row.charged_interest_minor - row.paid_interest_minor for row in account.instalments)
+    account.end(state=accounts.AgreementState.CANCELLED, date=TODAY)
+    own = {item.title_id: item for item in found.agreed}
+    for one in account.titles:
+        assert one.waived_minor == 0
+        assert one.agreement_id is None
+        if not minor:
+            for component in accounts.WATERFALL:
+                assert one.open_of(component) == getattr(own[one.title_id], f"{component.lower()}_minor")
+    kept = sum(one.open_minor + one.received_minor for one in account.titles)
+    assert found.debt_minor <= kept - earned <= found.debt_minor + found.added_minor
