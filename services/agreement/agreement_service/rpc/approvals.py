@@ -25,9 +25,13 @@ class ApprovalServicer(common.Methods, approval_service_pb2_grpc.ApprovalService
     """Approval requests. `servicers` are those whose commands it runs, by the full names of their services."""
 
     def __init__(
-        self, engine: db.Engine, bank: providers.BankProvider, servicers: Mapping[str, common.Methods]
+        self,
+        engine: db.Engine,
+        bank: providers.BankProvider,
+        parties: providers.PartyDirectory,
+        servicers: Mapping[str, common.Methods],
     ) -> None:
-        super().__init__(engine, bank)
+        super().__init__(engine, bank, parties)
         self.servicers = servicers
 
     def GetApproval(

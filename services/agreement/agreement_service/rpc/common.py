@@ -24,6 +24,9 @@ AGREEMENT = "agencies/{agency}/agreements/{agreement}"
 DRAFT = "agencies/{agency}/drafts/{draft}"
 CHARGE_TERMS = "agencies/{agency}/chargeTerms/{charge_terms}"
 PAYMENT = "agencies/{agency}/payments/{payment}"
+CREDITOR = "agencies/{agency}/creditors/{creditor}"
+CONDITION = "agencies/{agency}/paymentConditions/{condition}"
+CATEGORY = "agencies/{agency}/agreementCategories/{category}"
 APPROVAL = "agencies/{agency}/approvals/{approval}"
 MAX_REASON = 500
 
@@ -56,11 +59,14 @@ def executing(execution: Execution) -> Iterator[None]:
 
 
 class Methods:
-    """A part of a servicer: the database and the bank."""
+    """A part of a servicer: the database, the bank, and whom to ask who the parties of a case are."""
 
-    def __init__(self, engine: db.Engine, bank: providers.BankProvider) -> None:
+    def __init__(
+        self, engine: db.Engine, bank: providers.BankProvider, parties: providers.PartyDirectory
+    ) -> None:
         self.engine = engine
         self.bank = bank
+        self.parties = parties
 
     def once(
         self, agency: uuid.UUID, request: Message, response: type[M], run: Callable[[db.Transaction], M]
@@ -82,29 +88,29 @@ class Methods:
                 run=lambda: run(execution.tx),
             )
         try:
-            with db.begin(self.engine, agency=agency) as tx:
-                return idempotency.once(
-                    tx,
-                    caller=rpc.caller(),
-                    method=rpc.method(),
-                    request=request,
-                    response=response,
-                    run=lambda: run(tx),
-                )
+            return self._once(agency, request, response, run)
         except approvals.ApprovalNeeded as needed:
             beyond = needed
-        with db.begin(self.engine, agency=agency) as tx:
-            approval_id = approval_cases.request(
-                tx=tx,
-                agency=agency,
-                needed=beyond,
-                method=rpc.method(),
-                command=request.SerializeToString(deterministic=True),
-                request_id=getattr(request, "request_id"),  # noqa: B009
-                request_hash=idempotency.digest(request),
-                requester=rpc.caller().subject,
-                moment=moments.read(tx, agency),
-            )
+        try:
+            with db.begin(self.engine, agency=agency) as tx:
+                approval_id = approval_cases.request(
+                    tx=tx,
+                    agency=agency,
+                    needed=beyond,
+                    method=rpc.method(),
+                    command=request.SerializeToString(deterministic=True),
+                    request_id=getattr(request, "request_id"),  # noqa: B009
+                    request_hash=idempotency.digest(request),
+                    requester=rpc.caller().subject,
+                    moment=moments.read(tx, agency),
+                )
+        except approval_cases.ApprovalClosed as closed:
+            if closed.metadata["state"] != approvals.State.APPROVED.value:
+                raise
+            try:  # approved since the command was tried above: its answer is there
+                return self._once(agency, request, response, run)
+            except approvals.ApprovalNeeded:  # or was: answers are kept for some days only
+                raise closed from None
         raise approval_cases.ApprovalRequested(
             "beyond the caller's limits: it waits for approval",
             approval=names.format(APPROVAL, agency=agency, approval=approval_id),
@@ -112,6 +118,19 @@ class Methods:
             limit=beyond.limit,
             asked=beyond.asked,
         )
+
+    def _once(
+        self, agency: uuid.UUID, request: Message, response: type[M], run: Callable[[db.Transaction], M]
+    ) -> M:
+        with db.begin(self.engine, agency=agency) as tx:
+            return idempotency.once(
+                tx,
+                caller=rpc.caller(),
+                method=rpc.method(),
+                request=request,
+                response=response,
+                run=lambda: run(tx),
+            )
 
 
 def authority() -> limits.Authority:
@@ -137,6 +156,23 @@ def agency_of(name: str, field: str) -> uuid.UUID:
 def named(pattern: str, name: str, kind: str) -> tuple[uuid.UUID, uuid.UUID]:
     found = names.parse(pattern, name)
     return found["agency"], found[kind]
+
+
+def creditor_of(agency: uuid.UUID, name: str, field: str) -> uuid.UUID | None:
+    """The creditor of a name in the same agency; None where the name is empty."""
+    return inside(agency, CREDITOR, name, field, "creditor") if name else None
+
+
+def creditor_name(agency: uuid.UUID, creditor_id: uuid.UUID | None) -> str:
+    return "" if creditor_id is None else names.format(CREDITOR, agency=agency, creditor=creditor_id)
+
+
+def inside(agency: uuid.UUID, pattern: str, name: str, field: str, kind: str) -> uuid.UUID:
+    """The id in a name that a field gives beside `parent` or `name`: it has to be of the same agency."""
+    found = names.parse(pattern, name, field)
+    if found["agency"] != agency:
+        raise errors.invalid(field, "expected a resource of the same agency")
+    return found[kind]
 
 
 def case_ids(values: Sequence[str]) -> list[uuid.UUID]:

@@ -19,12 +19,10 @@ class DueDates(common.Methods):
         """Move the due date of titles."""
         agency = common.agency_of(request.parent, "parent")
         case_ids = common.case_ids(request.case_ids)
-        title_ids = []
-        for place, name in enumerate(request.titles):
-            found = names.parse(common.TITLE, name, f"titles[{place}]")
-            if found["agency"] != agency:
-                raise errors.invalid(f"titles[{place}]", "expected a title of the agency in `parent`")
-            title_ids.append(found["title"])
+        title_ids = [
+            common.inside(agency, common.TITLE, name, f"titles[{place}]", "title")
+            for place, name in enumerate(request.titles)
+        ]
         due_date = common.date_of(request, "due_date")
         if due_date is None:
             raise errors.invalid("due_date", "expected a date")

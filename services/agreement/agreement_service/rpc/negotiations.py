@@ -134,7 +134,7 @@ def simulation(
         debt=common.money_of(priced.debt_minor, currency),
         total=common.money_of(priced.total_minor, currency),
         plan_interest=common.money_of(priced.plan_interest_minor, currency),
-        rows=[_row(row, currency, found.terms) for row in priced.rows],
+        rows=rows(found),
         balances=[common.explained(agency, subject, currency) for subject in found.subjects],
         added=agreement_pb2.AddedCharges(
             accretion=common.money_of(added.accretion_minor, currency),
@@ -154,6 +154,10 @@ def simulation(
         date=dates.to_proto(priced.date),
         minimum_down_payment=common.money_of(found.minimum_down_payment_minor, currency),
     )
+
+
+def rows(found: agreements.Simulation) -> list[agreement_pb2.PlanRow]:
+    return [_row(row, found.currency, found.terms) for row in found.priced.rows]
 
 
 def shown_title(agency: uuid.UUID, item: accounts.AgreedTitle, currency: str) -> agreement_pb2.AgreedTitle:

@@ -64,6 +64,32 @@ def beyond(
         raise approvals.ApprovalNeeded(rule=rule, limit=limit, asked=asked, case_ids=case_ids)
 
 
+def explain(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    authority: limits.Authority,
+    creditor_id: uuid.UUID,
+    currency: str,
+    date: datetime.date,
+) -> list[tuple[limits.Kind, Sequence[limits.Range]]]:
+    """What `authority` may do by itself, a row a kind; ranges that hold nothing are left out. Raises InvalidRequest."""
+    if currency not in CURRENCIES:
+        raise errors.invalid("currency", f"expected {' or '.join(CURRENCIES)}")
+    found = []
+    for kind in limits.Kind:
+        ranges = limits.allowed(
+            store.standing(tx, agency, authority=authority, kind=kind, creditor_id=creditor_id, date=date),
+            authority=authority,
+            kind=kind,
+            creditor_id=creditor_id,
+            date=date,
+            currency=currency,
+        )
+        found.append((kind, [one for one in ranges if one != limits.NOTHING]))
+    return found
+
+
 def put(
     *,
     tx: db.Transaction,

@@ -125,7 +125,8 @@ TABLES = {
         UNIQUE (agency, condition_id, number),
         FOREIGN KEY (agency, condition_id) REFERENCES payment_conditions (agency, id),
         CHECK ((instalments = 1) = (interval_days = 0)),
-        CHECK (with_entry OR minimum_entry_e4 = 0)
+        CHECK (with_entry = (minimum_entry_e4 > 0)),
+        CHECK (instalments > 1 OR NOT with_entry)
     """,
     "agreement_categories": """
         id uuid NOT NULL,
@@ -141,13 +142,13 @@ TABLES = {
         agreement_id uuid NOT NULL,
         category_id uuid,
         condition_id uuid,
-        option_id uuid,
+        option_number integer,
         PRIMARY KEY (agency, agreement_id),
         FOREIGN KEY (agency, agreement_id) REFERENCES agreements (agency, id),
         FOREIGN KEY (agency, category_id) REFERENCES agreement_categories (agency, id),
         FOREIGN KEY (agency, condition_id) REFERENCES payment_conditions (agency, id),
         CHECK (category_id IS NOT NULL OR condition_id IS NOT NULL),
-        CHECK ((condition_id IS NULL) = (option_id IS NULL))
+        CHECK ((condition_id IS NULL) = (option_number IS NULL))
     """,
 }
 
