@@ -87,6 +87,25 @@ class CaseWorker(host.Worker):
                         date=dates.from_proto(fact.day_done.date, "date"),
                         partition=fact.day_done.partition,
                     )
+                case "titles_novated":
+                    novated = fact.titles_novated
+                    outcomes.titles_novated(
+                        tx,
+                        _moment(tx, fact),
+                        titles=[
+                            outcomes.Novated(*one)
+                            for one in zip(
+                                _ids(novated.case_ids),
+                                _ids(novated.title_ids),
+                                novated.title_references,
+                                novated.principal_minor,
+                                [dates.from_epoch_days(day) for day in novated.due_days],
+                                novated.penalty_rates_e4,
+                                novated.monthly_rates_e4,
+                                strict=True,
+                            )
+                        ],
+                    )
                 case "titles_changed":
                     changed = fact.titles_changed
                     outcomes.titles_changed(

@@ -1,11 +1,12 @@
 """What the agreement service tells moves cases: open principal, agreements, payments; by version, set-based."""
 
 import datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from case_service.domain import cases as machine
+from case_service.store import portfolio
 from case_service.usecases import cases
 from servicekit import dates, db, testing
 
@@ -195,3 +196,63 @@ def test_a_recalled_case_withdraws_its_titles(house: House) -> None:
     assert house.case().state == "READY"
     assert house.case().id == case.id
     assert house.one("SELECT count(*) AS n FROM titles WHERE title_reference = 'T-0'").n == 2
+
+
+def novated(house: House, case_id, *rows: tuple[int, str, int, datetime.date]):
+    """A TitlesNovated of a case: rows are (id, reference, principal in cents, due date)."""
+    fact = house.agreement_fact()
+    body = fact.titles_novated
+    body.table_currencies.append("BRL")
+    for number, reference, minor, due in rows:
+        body.case_ids.append(case_id.bytes)
+        body.title_ids.append(UUID(int=number).bytes)
+        body.title_references.append(reference)
+        body.principal_minor.append(minor)
+        body.due_days.append(dates.epoch_days(due))
+        body.agreement_ids.append(UUID(int=99).bytes)
+        body.penalty_rates_e4.append(20_000)
+        body.monthly_rates_e4.append(10_000)
+        body.currency_index.append(0)
+    return fact
+
+
+@pytest.mark.feature("S3-12", "S5-04")
+def test_titles_of_a_novation_are_titles_of_their_case_and_originals_resolve_nothing(house: House) -> None:
+    house.place(row(0))
+    house.run_day()
+    case_id = house.case().id
+    fact = novated(
+        house,
+        case_id,
+        (1, "REN-K-0-1/1", 60_00, DATE + 30 * DAY),
+        (2, "REN-K-0-1/2", 50_00, DATE + 60 * DAY),
+    )
+    for _ in range(2):
+        house.deliver(fact, partition=house.partition(case_id))
+        case = house.case()
+        assert (case.open_principal_minor, case.open_titles, case.placed_principal_minor) == (
+            210_00,
+            3,
+            210_00,
+        )
+        fact.fact_id = uuid4().bytes
+    house.titles_changed(("T-0", 0), version=1, state="NOVATED")
+    case = house.case()
+    assert (case.state, case.open_principal_minor, case.open_titles) == ("IN_COLLECTION", 110_00, 2)
+    assert case.oldest_due_date == DATE + 30 * DAY
+    house.titles_changed(("REN-K-0-1/1", 0), version=2, state="PAID")
+    house.titles_changed(("REN-K-0-1/2", 0), version=2, state="PAID")
+    assert house.case().state == "RESOLVED_PAID"
+
+
+def test_titles_of_a_novation_are_not_placed_again_by_republish(house: House) -> None:
+    house.place(row(0))
+    house.run_day()
+    case_id = house.case().id
+    house.deliver(
+        novated(house, case_id, (1, "REN-K-0-1/1", 60_00, DATE + 30 * DAY)),
+        partition=house.partition(case_id),
+    )
+    with db.begin(house.engine, agency=house.agency) as tx:
+        placed, _ = portfolio.titles_of(tx, house.agency, after=None, cases=10)
+    assert [list(one.title_references) for one in placed] == [["T-0"]]

@@ -139,6 +139,24 @@ def change_titles(
     ).all()
 
 
+def add_novated(
+    tx: db.Transaction, agency: uuid.UUID, titles: Sequence[Mapping[str, Any]], *, now: datetime.datetime
+) -> Sequence[sa.Row[Any]]:
+    """Insert titles that novations made and are not known; the totals of their cases follow. Returns those cases as
+    they are now."""
+    names = (
+        "case_id",
+        "title_id",
+        "title_reference",
+        "principal_minor",
+        "due_date",
+        "penalty_rate_e4",
+        "monthly_interest_rate_e4",
+    )
+    columns = {name: [title[name] for title in titles] for name in names}
+    return tx.execute(_ADD_NOVATED, {"agency": agency, "now": now, **columns}).all()
+
+
 def known_titles(tx: db.Transaction, agency: uuid.UUID, title_ids: Sequence[uuid.UUID]) -> int:
     """How many of these titles are known."""
     return int(tx.execute(_KNOWN_TITLES, {"agency": agency, "title_ids": title_ids}).scalar_one())
@@ -333,6 +351,36 @@ _CHANGE_TITLES = scoped.text(
               cases.open_principal_minor, cases.open_titles, cases.agreements_in_force
     """
 )
+_ADD_NOVATED = scoped.text(
+    """
+    WITH new AS (
+        INSERT INTO titles (agency, id, case_id, contract_id, title_reference, title_type, due_date, principal_minor,
+                            open_principal_minor, penalty_rate_e4, monthly_interest_rate_e4, state)
+        SELECT :agency, row.title_id, row.case_id, cases.contract_id, row.title_reference, 'NOVATION', row.due_date,
+               row.principal, row.principal, row.penalty_rate, row.monthly_rate, 'OPEN'
+        FROM unnest(CAST(:title_id AS uuid[]), CAST(:case_id AS uuid[]), CAST(:title_reference AS text[]),
+                    CAST(:due_date AS date[]), CAST(:principal_minor AS bigint[]),
+                    CAST(:penalty_rate_e4 AS bigint[]), CAST(:monthly_interest_rate_e4 AS bigint[]))
+             AS row (title_id, case_id, title_reference, due_date, principal, penalty_rate, monthly_rate)
+        JOIN cases ON cases.agency = @agency AND cases.id = row.case_id
+        ORDER BY row.title_id
+        ON CONFLICT DO NOTHING
+        RETURNING case_id, principal_minor, due_date
+    ), sums AS (
+        SELECT case_id, sum(principal_minor)::bigint AS minor, count(*)::integer AS titles, min(due_date) AS oldest
+        FROM new GROUP BY case_id
+    )
+    UPDATE cases SET
+        placed_principal_minor = cases.placed_principal_minor + sums.minor,
+        open_principal_minor = cases.open_principal_minor + sums.minor,
+        open_titles = cases.open_titles + sums.titles,
+        oldest_due_date = least(cases.oldest_due_date, sums.oldest),
+        version = cases.version + 1, updated_at = :now
+    FROM sums WHERE cases.agency = @agency AND cases.id = sums.case_id
+    RETURNING cases.id, cases.version, cases.state, cases.sub_state, cases.held_state, cases.held_sub_state,
+              cases.open_principal_minor, cases.open_titles, cases.agreements_in_force
+    """
+).bindparams(sa.bindparam("agency", type_=sa.Uuid))
 _CHANGE_AGREEMENT = scoped.text(
     """
     INSERT INTO case_agreements AS known (agency, case_id, agreement_id, state, version)

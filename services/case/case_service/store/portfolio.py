@@ -509,6 +509,7 @@ _REPUBLISH = scoped.text(
         JOIN contracts AS contract ON contract.agency = debt.agency AND contract.id = debt.contract_id
         JOIN creditors AS creditor ON creditor.agency = debt.agency AND creditor.id = debt.creditor_id
         WHERE debt.agency = @agency AND debt.id = ANY (:ids) AND NOT title.withdrawn
+          AND title.title_type <> 'NOVATION' -- made by the agreement service, which has them
         ORDER BY debt.partition, debt.id, title.due_date, title.id
         """
     )

@@ -47,6 +47,20 @@ class Message:
     template: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Novated:
+    """A title that an agreement made in place of others; minor units of the case's currency, rates in percent times
+    10 000 as in recupera.case.v1.ChargeTerms."""
+
+    case_id: uuid.UUID
+    title_id: uuid.UUID
+    title_reference: str
+    principal_minor: int
+    due_date: datetime.date
+    penalty_rate_e4: int
+    monthly_interest_rate_e4: int
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Call:
     """A call after a change; ``state`` and ``disposition`` (empty: none) as in recupera.dialer.v1."""
@@ -211,6 +225,22 @@ def call_ended(tx: db.Transaction, moment: moments.Moment, *, call: Call) -> Non
             reason=contact.BARS[outcome],
             now=moment.now,
         )
+
+
+def titles_novated(tx: db.Transaction, moment: moments.Moment, *, titles: Sequence[Novated]) -> None:
+    """Take up titles that a novation made (S5-04): they are titles of their case like others, so the ladder sees them
+    when the novation is kept after a breach. They come before the originals close, which therefore resolves nothing.
+
+    The principal placed in the case grows by them. Known ones are left as they are. Raises CaseUnknown.
+    """
+    agency = moment.agency
+    case_ids = sorted({title.case_id for title in titles})
+    if len(db.lock_anchors(tx, "cases", agency, case_ids, column="id")) != len(case_ids):
+        raise CaseUnknown("novated titles of cases that are not here")
+    changed = outcomes.add_novated(tx, agency, [dataclasses.asdict(one) for one in titles], now=moment.now)
+    facts.cases_changed(
+        tx, moment, [_settled(tx, moment, row) or row for row in sorted(changed, key=lambda row: row.id)]
+    )
 
 
 def titles_changed(
