@@ -3,19 +3,45 @@
 from uuid import UUID
 
 from agreement_service import providers
-from agreement_service.settings import Settings
+from agreement_service.settings import PixSettings, Settings
 from servicekit import auth, client, commands, db
+from servicekit import settings as settings_module
 
 SERVICE = "agreement"
+
+
+def bank_of(settings: Settings) -> providers.BankProvider:
+    """The bank that is chosen. Raises SettingsError where its own settings are missing or wrong."""
+    if settings.bank_provider == "offline":
+        return providers.OfflineBank()
+    from agreement_service.providers import pix_api
+
+    chosen = settings_module.load(PixSettings)
+    return pix_api.PixApi(
+        pix_api.Access(
+            url=chosen.pix_url,
+            token_url=chosen.pix_token_url,
+            client_id=chosen.pix_client_id,
+            client_secret_file=chosen.pix_client_secret_file,
+            certificate_file=chosen.pix_certificate_file,
+            private_key_file=chosen.pix_private_key_file,
+            ca_file=chosen.pix_ca_file,
+            key=chosen.pix_key,
+            name=chosen.pix_name,
+            city=chosen.pix_city,
+        )
+    )
 
 
 def api(settings: Settings, engine: db.Engine) -> commands.Api:
     """What answers calls."""
     from agreement_service import rpc, store
 
-    bank = providers.PROVIDERS[settings.bank_provider]()
+    bank = bank_of(settings)
+    signer = auth.Signer(SERVICE, settings.service_key_file)
+    parties = providers.CaseParties(client.Channel(settings.case_address, signer))
     return commands.Api(
-        add_servicers=lambda server: rpc.add_to(server, engine, bank),
+        add_servicers=lambda server: rpc.add_to(server, engine, bank, parties),
         services=rpc.SERVICES,
         ready=lambda: store.ready(engine),
     )
@@ -29,7 +55,7 @@ def work(settings: Settings, engine: db.Engine) -> commands.Work:
     wiring = worker.Wiring(
         slices=providers.ImportSlices(client.Channel(settings.import_address, signer)),
         parties=providers.CaseParties(client.Channel(settings.case_address, signer)),
-        bank=providers.PROVIDERS[settings.bank_provider](),
+        bank=bank_of(settings),
         allow_simulated_clock=settings.allow_simulated_clock,
     )
     return commands.Work(worker=worker.AgreementWorker, wiring=wiring)

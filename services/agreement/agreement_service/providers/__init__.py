@@ -2,7 +2,6 @@
 documents on paper (`providers.documents`, imported where they are made)."""
 
 from agreement_service.domain.collection import CollectionAccount as CollectionAccount
-from agreement_service.providers.bank import PROVIDERS as PROVIDERS
 from agreement_service.providers.bank import BankProvider as BankProvider
 from agreement_service.providers.bank import BankUnavailable as BankUnavailable
 from agreement_service.providers.bank import OfflineBank as OfflineBank

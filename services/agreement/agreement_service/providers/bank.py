@@ -6,6 +6,7 @@ import enum
 from typing import Protocol
 
 from agreement_service.domain import collection
+from agreement_service.providers import parties
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +17,9 @@ class Order:
     key: str
     amount_minor: int
     due_date: datetime.date
+    today: datetime.date
+    payer: parties.Parties | None = None
+    """Who owes, for a bank that asks (`pix_charges`); None where nobody was asked."""
 
 
 class Registration(enum.StrEnum):
@@ -39,6 +43,14 @@ class BankProvider(Protocol):
         ...
 
     @property
+    def pix_charges(self) -> bool:
+        """Whether Pix instruments are charges at the bank (cob, cobv), whose code and address only the bank can give.
+
+        Otherwise their codes are static, made at issue.
+        """
+        ...
+
+    @property
     def multibanco_entity(self) -> str:
         """The house's own entity for references of creditors that have none; empty where there is none."""
         ...
@@ -53,6 +65,10 @@ class BankProvider(Protocol):
 
     def find(self, order: Order) -> Registration | None:
         """What the bank knows of an instrument; None where it never heard of it."""
+        ...
+
+    def code(self, order: Order) -> str:
+        """The BR Code of a registered charge; empty where it was made at issue."""
         ...
 
 
@@ -71,6 +87,7 @@ class OfflineBank:
         pix_name="Recupera Cobrancas",
         pix_city="SAO PAULO",
     )
+    pix_charges = False
     multibanco_entity = "90150"
 
     def register(self, order: Order) -> Registration:
@@ -85,5 +102,6 @@ class OfflineBank:
         """Unknown: asking it to register or cancel again is right."""
         return None
 
-
-PROVIDERS = {"offline": OfflineBank}
+    def code(self, order: Order) -> str:
+        """Made at issue."""
+        return ""

@@ -80,6 +80,7 @@ class MandateServicer(common.Methods, mandate_service_pb2_grpc.MandateServiceSer
                 one_off=request.one_off,
                 iban=request.iban,
                 moment=moment,
+                bank=self.bank,
             )
             return _mandate(tx, agency, mandate_id)
 
@@ -128,7 +129,11 @@ class MandateServicer(common.Methods, mandate_service_pb2_grpc.MandateServiceSer
 
         def run(tx: db.Transaction) -> mandates_pb2.Mandate:
             mandates.cancel(
-                tx=tx, agency=agency, mandate_id=mandate_id, version=common.version_of(request.etag)
+                tx=tx,
+                agency=agency,
+                mandate_id=mandate_id,
+                version=common.version_of(request.etag),
+                moment=moments.read(tx, agency),
             )
             return _mandate(tx, agency, mandate_id)
 

@@ -214,12 +214,11 @@ _PAGE = tables.sql(
 )
 _OF_DEBTORS = tables.sql(
     f"""
-    SELECT agreements.id AS agreement_id, account.creditor_id AS of_creditor_id, {_MANDATE}
-    FROM agreements
-    JOIN case_accounts AS account ON account.agency = agreements.agency AND account.case_id = agreements.case_id
-    LEFT JOIN mandates ON mandates.agency = account.agency AND mandates.creditor_id = account.creditor_id
+    SELECT account.case_id AS of_case_id, {_MANDATE}
+    FROM case_accounts AS account
+    JOIN mandates ON mandates.agency = account.agency AND mandates.creditor_id = account.creditor_id
         AND mandates.debtor_id = account.debtor_id AND mandates.state = 'ACTIVE'
-    WHERE agreements.agency = :agency AND agreements.id = ANY(CAST(:ids AS uuid[]))
+    WHERE account.agency = :agency AND account.case_id = ANY(CAST(:ids AS uuid[]))
     """  # noqa: S608 -- column names of this module
 )
 _WRITE = tables.sql(
@@ -291,10 +290,6 @@ _RETURN = tables.sql(
 _DROP = tables.sql(
     "UPDATE direct_debits SET state = 'DROPPED' WHERE agency = :agency AND mandate_id = :mandate_id"
     " AND state = 'DUE' RETURNING instrument_id"
-)
-_END_INSTRUMENTS = tables.sql(
-    "UPDATE instruments SET state = :state, version = version + 1 WHERE agency = :agency AND kind = 'SEPA_DD'"
-    " AND id = ANY(CAST(:ids AS uuid[])) AND state = 'REGISTERED'"
 )
 _FILE = (
     "id, creditor_id, number, due_through, create_date, transactions, total_minor, state, blob_id, sha256,"
@@ -377,15 +372,12 @@ def page(
     return [_mandate(row) for row in rows]
 
 
-def active_of_agreements(
-    tx: db.Transaction, agency: uuid.UUID, agreement_ids: Iterable[uuid.UUID]
-) -> dict[uuid.UUID, tuple[uuid.UUID, Mandate | None]]:
-    """Of each agreement its creditor, and the active mandate of its debtor with that creditor."""
-    rows = tx.execute(_OF_DEBTORS, {"agency": agency, "ids": sorted(set(agreement_ids))}).mappings()
-    return {
-        row["agreement_id"]: (row["of_creditor_id"], _mandate(row) if row["id"] is not None else None)
-        for row in rows
-    }
+def active_of_cases(
+    tx: db.Transaction, agency: uuid.UUID, case_ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, Mandate]:
+    """The active mandate of each case's debtor with its creditor, where there is one."""
+    rows = tx.execute(_OF_DEBTORS, {"agency": agency, "ids": sorted(set(case_ids))}).mappings()
+    return {row["of_case_id"]: _mandate(row) for row in rows}
 
 
 def write(tx: db.Transaction, agency: uuid.UUID, mandate: Mandate) -> None:
@@ -512,11 +504,6 @@ def come_back(
 def drop(tx: db.Transaction, agency: uuid.UUID, mandate_id: uuid.UUID) -> list[uuid.UUID]:
     """What waits under a mandate is collected no more; the instruments."""
     return list(tx.execute(_DROP, {"agency": agency, "mandate_id": mandate_id}).scalars())
-
-
-def end_instruments(tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID], *, state: str) -> None:
-    """Instruments of direct debits are of no use any more: CANCELLED before, REJECTED by the debtor's bank."""
-    tx.execute(_END_INSTRUMENTS, {"agency": agency, "ids": sorted(set(ids)), "state": state})
 
 
 def payment_of(tx: db.Transaction, agency: uuid.UUID, instrument_id: uuid.UUID) -> uuid.UUID | None:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 from agreement_service import providers
-from agreement_service.domain import sepa
+from agreement_service.domain import instruments, sepa
 from agreement_service.providers import pain008
 from agreement_service.store import accounts as account_store
 from agreement_service.store import instruments as instrument_store
@@ -21,6 +21,7 @@ MAX_DAYS_AHEAD = 14
 RETENTION_DAYS = 400
 """An unauthorised collection can be claimed back for thirteen months."""
 CLAIMED = 10
+_LIVE = frozenset(state.value for state in instruments.LIVE)
 BLOB_KIND = "collection-file"
 
 
@@ -75,7 +76,7 @@ def collect(
     waiting = dict.fromkeys(usable, 0)
     for one in history:
         collected[one.mandate_id] += one.state == "ASKED"
-        waiting[one.mandate_id] += one.state == "DUE" and one.instrument_state == "REGISTERED"
+        waiting[one.mandate_id] += one.state == "DUE" and one.instrument_state in _LIVE
     asked = []
     for one in found:
         mandate = usable[one.mandate_id]

@@ -155,7 +155,14 @@ def create(
     return mandate.id
 
 
-def cancel(*, tx: db.Transaction, agency: uuid.UUID, mandate_id: uuid.UUID, version: int | None) -> None:
+def cancel(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    mandate_id: uuid.UUID,
+    version: int | None,
+    moment: moments.Moment,
+) -> None:
     """The debtor withdraws a mandate: what is not in a file yet is not collected.
 
     Raises ResourceNotFound, VersionMismatch, MandateOver.
@@ -235,9 +242,7 @@ def come_back(
         )
 
 
-def _unpaid(
-    tx: db.Transaction, agency: uuid.UUID, agreement_id: uuid.UUID
-) -> list[accounts.Instalment]:
+def _unpaid(tx: db.Transaction, agency: uuid.UUID, agreement_id: uuid.UUID) -> list[accounts.Instalment]:
     """Instalments of an agreement in force on which something is open."""
     found = account_store.agreements(tx, agency, [agreement_id])[agreement_id]
     if found.state not in accounts.IN_FORCE:

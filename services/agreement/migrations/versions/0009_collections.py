@@ -75,7 +75,7 @@ TABLES = {
         reason_code text NOT NULL DEFAULT '',
         return_date date,
         PRIMARY KEY (agency, instrument_id),
-        FOREIGN KEY (agency, instrument_id) REFERENCES instruments (agency, id),
+        FOREIGN KEY (agency, instrument_id) REFERENCES instruments (agency, id) DEFERRABLE INITIALLY DEFERRED,
         FOREIGN KEY (agency, mandate_id) REFERENCES mandates (agency, id),
         FOREIGN KEY (agency, file_id) REFERENCES collection_files (agency, id),
         CHECK ((state IN ('ASKED', 'RETURNED')) = (file_id IS NOT NULL)),
@@ -95,6 +95,9 @@ STATEMENTS = (
     "CREATE INDEX direct_debits_mandate ON direct_debits (agency, mandate_id)",
     # What is in a file.
     "CREATE INDEX direct_debits_file ON direct_debits (agency, file_id) WHERE file_id IS NOT NULL",
+    # A payment that names a reference without its entity.
+    "CREATE INDEX instruments_multibanco ON instruments (agency, ltrim(right(our_number, 9), '0'))"
+    " WHERE kind = 'MULTIBANCO'",
     # Files to write.
     "CREATE INDEX collection_files_acts ON collection_files (agency, due_at) WHERE state IN ('DRAFT', 'WRITING')",
     "ALTER TABLE instruments DROP CONSTRAINT IF EXISTS instruments_kind_check",
