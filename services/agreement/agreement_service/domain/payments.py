@@ -192,7 +192,9 @@ def check_report(
     return wrong
 
 
-def check_chosen(chosen: Sequence[tuple[uuid.UUID, int]], *, amount_minor: int) -> list[errors.FieldViolation]:
+def check_chosen(
+    chosen: Sequence[tuple[uuid.UUID, int]], *, amount_minor: int
+) -> list[errors.FieldViolation]:
     """What is wrong with titles chosen by hand; empty when nothing is."""
     if len(chosen) > MAX_CHOSEN:
         return [errors.FieldViolation("allocations", f"expected at most {MAX_CHOSEN} titles")]

@@ -12,19 +12,23 @@ from agreement_service.rpc import (
     common,
     drafts,
     due_dates,
+    ledger,
     life,
     mandates,
     offers,
     payments,
     remittance,
+    terms,
     titles,
 )
 from recupera.agreement.v1 import (
     agreement_service_pb2_grpc,
     approval_service_pb2_grpc,
+    ledger_service_pb2_grpc,
     mandate_service_pb2_grpc,
     offer_service_pb2_grpc,
     remittance_service_pb2_grpc,
+    terms_service_pb2_grpc,
 )
 from servicekit import db
 
@@ -50,6 +54,10 @@ SERVICERS: Mapping[str, tuple[type[common.Methods], Callable[[Any, grpc.Server],
         offers.OfferServicer,
         offer_service_pb2_grpc.add_OfferServiceServicer_to_server,
     ),
+    "recupera.agreement.v1.LedgerService": (
+        ledger.LedgerServicer,
+        ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server,
+    ),
     "recupera.agreement.v1.MandateService": (
         mandates.MandateServicer,
         mandate_service_pb2_grpc.add_MandateServiceServicer_to_server,
@@ -58,16 +66,25 @@ SERVICERS: Mapping[str, tuple[type[common.Methods], Callable[[Any, grpc.Server],
         remittance.RemittanceServicer,
         remittance_service_pb2_grpc.add_RemittanceServiceServicer_to_server,
     ),
+    "recupera.agreement.v1.TermsService": (
+        terms.TermsServicer,
+        terms_service_pb2_grpc.add_TermsServiceServicer_to_server,
+    ),
 }
 """Every gRPC service whose commands may wait for approval, by its full name: its servicer, and what registers it."""
 SERVICES = [*SERVICERS, "recupera.agreement.v1.ApprovalService"]
 
 
-def add_to(server: grpc.Server, engine: db.Engine, bank: providers.BankProvider) -> None:
+def add_to(
+    server: grpc.Server,
+    engine: db.Engine,
+    bank: providers.BankProvider,
+    parties: providers.PartyDirectory,
+) -> None:
     """Register the servicers."""
-    made = {name: servicer(engine, bank) for name, (servicer, _) in SERVICERS.items()}
+    made = {name: servicer(engine, bank, parties) for name, (servicer, _) in SERVICERS.items()}
     for name, (_, register) in SERVICERS.items():
         register(made[name], server)
     approval_service_pb2_grpc.add_ApprovalServiceServicer_to_server(
-        approvals.ApprovalServicer(engine, bank, made), server
+        approvals.ApprovalServicer(engine, bank, parties, made), server
     )

@@ -38,7 +38,7 @@ class Titles(common.Methods):
         by_date = case_id is not None
         kept, token = page.cut(rows, key=lambda row: (row.due_date if by_date else row.case_id, row.id))
         return agreement_service_pb2.ListTitlesResponse(
-            titles=[_title(agency, row, business_date) for row in kept], next_page_token=token
+            titles=[shown(agency, row, business_date) for row in kept], next_page_token=token
         )
 
     def ExplainBalances(
@@ -101,9 +101,10 @@ class Titles(common.Methods):
         return agreement_service_pb2.RollBackTitlesResponse(titles=count)
 
 
-def _title(agency: uuid.UUID, row: placement.Listed, business_date: datetime.date) -> agreement_pb2.Title:
+def shown(agency: uuid.UUID, row: placement.Listed, business_date: datetime.date) -> agreement_pb2.Title:
+    """A title as it is answered."""
     state = accounts.title_state_on(row.state, payable_until=row.payable_until, business_date=business_date)
-    return agreement_pb2.Title(
+    found = agreement_pb2.Title(
         name=names.format(common.TITLE, agency=agency, title=row.id),
         case_id=str(row.case_id),
         title_reference=row.reference,
@@ -111,7 +112,13 @@ def _title(agency: uuid.UUID, row: placement.Listed, business_date: datetime.dat
         due_date=dates.to_proto(row.due_date),
         principal=common.money_of(row.principal_minor, row.currency),
         open_principal=common.money_of(row.open_principal_minor, row.currency),
+        acquirer=row.acquirer,
     )
+    if row.origin_agreement_id is not None:
+        found.origin_agreement = names.format(
+            common.AGREEMENT, agency=agency, agreement=row.origin_agreement_id
+        )
+    return found
 
 
 def _sums(sums: summary.Sums) -> agreement_pb2.MoneySummary:
@@ -121,6 +128,8 @@ def _sums(sums: summary.Sums) -> agreement_pb2.MoneySummary:
         "charges",
         "open",
         "open_principal",
+        "novated",
+        "issued",
         "received",
         "waived",
         "written_off",

@@ -90,7 +90,7 @@ def page(
     payment_id: uuid.UUID | None,
     after: int,
     limit: int,
-) -> Sequence[sa.RowMapping]:
+) -> Sequence[sa.Row[Any]]:
     """Postings in the order in which they were made."""
     params = {
         "agency": agency,
@@ -100,7 +100,7 @@ def page(
         "after": after,
         "limit": limit,
     }
-    return tx.execute(_PAGE, params).mappings().all()
+    return tx.execute(_PAGE, params).all()
 
 
 def issue(

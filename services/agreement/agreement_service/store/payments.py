@@ -209,6 +209,11 @@ _MATCH = tables.sql(
             {_INSTRUMENT} AND ltrim(instruments.our_number, '0') = wanted.our_number AND instruments.our_number <> ''
             OFFSET 0
         ) AS found
+        UNION ALL -- a Multibanco reference as banks report it, without its entity
+        SELECT wanted.*, 2, found.case_id, found.instrument_id FROM wanted CROSS JOIN LATERAL (
+            {_INSTRUMENT} AND instruments.kind = 'MULTIBANCO' AND wanted.our_number <> ''
+            AND ltrim(right(instruments.our_number, 9), '0') = wanted.our_number OFFSET 0
+        ) AS found
     ), found AS (
         SELECT hit.place, hit.rank, hit.case_id, CAST(NULL AS uuid) AS title_id, hit.instrument_id
         FROM instrument AS hit {_ACCOUNT_OF} {_CREDITOR_OF}

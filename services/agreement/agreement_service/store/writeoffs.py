@@ -83,7 +83,9 @@ def add(
     tx.execute(_ADD, params)
 
 
-def standing(tx: db.Transaction, agency: uuid.UUID, title_ids: Iterable[uuid.UUID]) -> Sequence[sa.RowMapping]:
+def standing(
+    tx: db.Transaction, agency: uuid.UUID, title_ids: Iterable[uuid.UUID]
+) -> Sequence[sa.RowMapping]:
     """Write-offs of these titles that are not undone."""
     return tx.execute(_STANDING, {"agency": agency, "title_ids": sorted(set(title_ids))}).mappings().all()
 

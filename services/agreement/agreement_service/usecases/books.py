@@ -16,7 +16,7 @@ from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
 from agreement_service.store import payments as payment_store
 from agreement_service.store import waterfalls as waterfall_store
-from agreement_service.usecases import facts, instruments, moments
+from agreement_service.usecases import facts, instruments, moments, promises
 from servicekit import db
 
 _CLOSED = frozenset(
@@ -158,6 +158,9 @@ class Books:
         )
         self._close_instruments(payments, instalments, titles)
         self._publish(titles, instalments, agreements, payments)
+        paid = {payment.case_id for payment in payments if payment.case_id is not None}
+        if paid:
+            promises.judge(tx, agency, paid, moment=moment)
 
     def _close_instruments(
         self,

@@ -50,6 +50,7 @@ def refund(
     amount_minor: int,
     currency: str,
     reason: str,
+    by: str,
     version: int | None,
     authority: limits.Authority,
     moment: moments.Moment,
@@ -88,7 +89,7 @@ def refund(
         amount_minor=amount_minor,
         refund_date=moment.business_date,
         reason=reason,
-        refunded_by=authority.subject,
+        refunded_by=by,
     )
     payment.refunded_minor += amount_minor
     payment.overpaid_minor -= amount_minor
@@ -102,28 +103,31 @@ def apply_credit(
     payment_id: uuid.UUID,
     case_id: uuid.UUID,
     chosen: payments.Chosen = (),
-    amount_minor: int,
+    amount: tuple[int, str] | None,
     version: int | None,
     moment: moments.Moment,
     bank: providers.BankProvider,
 ) -> uuid.UUID:
-    """Use overpaid money (zero: all of it) for a case of the same debtor, creditor and currency; the credit's id.
+    """Use overpaid money (minor units and currency; None: all of it) for a case of the same debtor, creditor and
+    currency; the credit's id.
 
     The credit is a payment of its own, of means CREDIT and of today, allocated as every other; annulling it gives the
     money back to the payment it was made of. `chosen` titles get theirs first. Raises InvalidRequest, ResourceNotFound,
     VersionMismatch, PaymentNotMatched, PaymentIsCredit, MoreThanOverpaid, CurrencyDiffers, CreditorDiffers,
     DebtorDiffers, TitleNotOfCase.
     """
-    if amount_minor < 0:
-        raise errors.invalid("amount", "expected zero or more")
+    if amount is not None and amount[0] <= 0:
+        raise errors.invalid("amount", "expected more than zero")
     origin, cases = _lock(tx, agency, payment_id, version, case_id)
     if origin.origin_payment_id is not None:
         raise rules.PaymentIsCredit(
             "annul the credit and use the payment it was made of", origin=origin.origin_payment_id
         )
-    amount = amount_minor or origin.overpaid_minor
-    _check_overpaid(origin, amount)
-    if wrong := rules.check_chosen(chosen, amount_minor=amount):
+    if amount is not None and amount[1] != origin.currency:
+        raise rules.CurrencyDiffers("the payment is in another currency", payment=origin.currency)
+    amount_minor = origin.overpaid_minor if amount is None else amount[0]
+    _check_overpaid(origin, amount_minor)
+    if wrong := rules.check_chosen(chosen, amount_minor=amount_minor):
         raise errors.InvalidRequest(fields=wrong)
     assert origin.case_id is not None
     payments.check_case(
@@ -136,8 +140,8 @@ def apply_credit(
     )
     if cases[case_id].debtor_id != cases[origin.case_id].debtor_id:
         raise rules.DebtorDiffers("the case is another debtor's", case=case_id)
-    origin.credited_minor += amount
-    origin.overpaid_minor -= amount
+    origin.credited_minor += amount_minor
+    origin.overpaid_minor -= amount_minor
     payments.write_spent(tx, agency, origin, moment=moment)
     credit = payment_store.Payment(
         id=ids.new(),
@@ -146,7 +150,7 @@ def apply_credit(
         means=rules.CREDIT,
         bank_reference=f"{origin.means}:{origin.bank_reference}/{1 + store.count(tx, agency, origin.id)}",
         value_date=moment.business_date,
-        amount_minor=amount,
+        amount_minor=amount_minor,
         currency=origin.currency,
         txid="",
         our_number="",

@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from agreement_service import providers
 from agreement_service.domain import accounts
@@ -13,7 +13,7 @@ from agreement_service.store import credits as credit_store
 from agreement_service.store import instruments as instrument_store
 from agreement_service.store import payments as store
 from agreement_service.usecases import books, facts, moments
-from servicekit import db, errors, ids
+from servicekit import blobs, db, errors, ids
 
 Chosen = tuple[tuple[uuid.UUID, int], ...]
 """Titles and the most that each gets, minor units."""
@@ -221,7 +221,6 @@ def report_proof(
     tx: db.Transaction,
     agency: uuid.UUID,
     case_id: uuid.UUID,
-    creditor_id: uuid.UUID | None,
     account: str,
     means: str,
     bank_reference: str,
@@ -229,17 +228,21 @@ def report_proof(
     amount_minor: int,
     currency: str,
     caller: str,
+    proof: bytes,
     proof_type: str,
-    keep: Callable[[], uuid.UUID | None],
     moment: moments.Moment,
 ) -> uuid.UUID:
     """A debtor says that he paid (S1-20): the payment waits, REPORTED, for the bank; no money moves. Its id.
 
-    `keep` stores the proof, where there is one, and gives its id. With the bank's own reference (the end-to-end id of a
-    Pix) and account the bank's report confirms it by itself; otherwise ConfirmPayment. Raises InvalidRequest,
-    ResourceNotFound, CurrencyDiffers.
+    With the bank's own reference (the end-to-end id of a Pix) and account the bank's report confirms it by itself;
+    otherwise ConfirmPayment. A proof is kept five years (CC BR art. 206 §5). Raises InvalidRequest, ResourceNotFound,
+    CurrencyDiffers, PaymentDiffers (that credit is known already).
     """
-    case = account_store.cases(tx, agency, [case_id], creditor=creditor_id).get(case_id)
+    if len(proof) > rules.MAX_PROOF:
+        raise errors.invalid("proof", f"expected at most {rules.MAX_PROOF} bytes")
+    if proof and proof_type not in rules.PROOF_TYPES:
+        raise errors.invalid("proof_type", f"expected one of {', '.join(sorted(rules.PROOF_TYPES))}")
+    case = account_store.cases(tx, agency, [case_id]).get(case_id)
     if case is None:
         raise errors.ResourceNotFound("no such case", case=case_id)
     payment_id = ids.new()
@@ -273,12 +276,29 @@ def report_proof(
         raise rules.CurrencyDiffers(
             "the payment is in another currency than the case", payment=currency, case=case.currency
         )
-    payment.proof_blob_id, payment.proof_type = keep(), proof_type
+    if proof:
+        kept = blobs.create(
+            tx,
+            agency=agency,
+            kind="payment-proof",
+            retention_days=rules.PROOF_DAYS,
+            chunks=[proof],
+            now=moment.now,
+        )
+        payment.proof_blob_id, payment.proof_type = kept.id, proof_type
     if not store.insert(tx, agency, [payment], now=moment.now, business_date=moment.business_date):
         raise _differs(store.by_identity(tx, agency, [payment.identity])[payment.identity])
     store.add_sources(tx, agency, [store.Source(payment_id, caller=caller)])
     facts.payment_changed(tx, moment, payment, {})
     return payment_id
+
+
+def proof_of(*, tx: db.Transaction, agency: uuid.UUID, payment_id: uuid.UUID) -> tuple[str, uuid.UUID]:
+    """The type and the blob of a payment's proof. Raises ResourceNotFound."""
+    payment = _get(tx, agency, payment_id)
+    if payment.proof_blob_id is None:
+        raise errors.ResourceNotFound("the payment has no proof", payment=payment_id)
+    return payment.proof_type, payment.proof_blob_id
 
 
 def confirm(
@@ -290,14 +310,15 @@ def confirm(
     means: str,
     bank_reference: str,
     value_date: datetime.date | None,
-    amount_minor: int,
+    amount: tuple[int, str] | None,
     version: int | None,
     moment: moments.Moment,
     bank: providers.BankProvider,
 ) -> None:
     """The money is there: a reported, unconfirmed or annulled payment counts from now on, matched and allocated.
 
-    What is given (not empty, not zero) takes the place of what was reported. Raises ResourceNotFound, VersionMismatch,
+    What is given (not empty, not None; `amount` in minor units of a currency) takes the place of what was reported.
+    Raises ResourceNotFound, VersionMismatch,
     PaymentNotUnconfirmed, InvalidRequest, PaymentDiffers (that credit is known as another payment: annul this one).
     """
     seen = _get(tx, agency, payment_id)
@@ -315,7 +336,10 @@ def confirm(
     payment.account, payment.means = account or payment.account, means or payment.means
     payment.bank_reference = bank_reference or payment.bank_reference
     payment.value_date = value_date or payment.value_date
-    payment.amount_minor = amount_minor or payment.amount_minor
+    if amount is not None:
+        payment.amount_minor = amount[0]
+        if amount[1] != payment.currency:
+            raise rules.CurrencyDiffers("the payment is in another currency", payment=payment.currency)
     wrong = rules.check_report(
         creditor_reference=payment.creditor_reference,
         account=payment.account,
@@ -323,7 +347,7 @@ def confirm(
         bank_reference=payment.bank_reference,
         amount_minor=payment.amount_minor,
         currency=payment.currency,
-    ) + rules.check_chosen(payment.chosen, amount_minor=payment.amount_minor)
+    )
     if wrong:
         raise errors.InvalidRequest(fields=wrong)
     if payment.identity != before and (known := store.by_identity(tx, agency, [payment.identity])):
@@ -462,7 +486,10 @@ def reverse(
     rules.check_reversal(kind, payment.means)
     for credit_id in taken.credits:
         credit = store.get(tx, agency, [credit_id])[credit_id]
-        credit.reverse_date, credit.reverse_reason = moment.business_date, "the payment it was made of went back"
+        credit.reverse_date, credit.reverse_reason = (
+            moment.business_date,
+            "the payment it was made of went back",
+        )
         _take_back(tx, agency, credit, accounts.PaymentState.ANNULLED, moment=moment, bank=bank)
         _give_back(tx, agency, credit, moment=moment)
     payment = store.get(tx, agency, [payment_id])[payment_id]
@@ -524,7 +551,7 @@ class _Locked:
 
 
 def _lock(tx: db.Transaction, agency: uuid.UUID, payment_id: uuid.UUID, version: int | None) -> _Locked:
-    """Lock all cases that taking this payment back can touch, then it, the credits made of it, and what it is made of."""
+    """Lock all cases that taking this payment back can touch, then it, the credits made of it, its origin."""
     seen = _get(tx, agency, payment_id)
     made = credit_store.made_of(tx, agency, payment_id)
     family = store.get(tx, agency, [*made, *([seen.origin_payment_id] if seen.origin_payment_id else [])])
@@ -608,9 +635,7 @@ def write_spent(
     facts.payment_changed(tx, moment, payment, books.shares(entries.get(payment.id, [])))
 
 
-def _cases_of(
-    tx: db.Transaction, agency: uuid.UUID, payments: Collection[store.Payment]
-) -> set[uuid.UUID]:
+def _cases_of(tx: db.Transaction, agency: uuid.UUID, payments: Collection[store.Payment]) -> set[uuid.UUID]:
     """The cases that taking payments back can touch."""
     made = store.entries(tx, agency, [payment.id for payment in payments])
     entries = [entry for of_one in made.values() for entry in of_one]

@@ -1,8 +1,8 @@
 """The money identity of an agency (issue 3), novations included:
 
-    placed + charges + issued = open + received + waived + written_off + withdrawn + novated
-    paid_in - reversed - refunded = received + unidentified + overpaid
-    issued = novated
+placed + charges + issued = open + received + waived + written_off + withdrawn + novated
+paid_in - reversed - refunded = received + unidentified + overpaid
+issued = novated
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ from agreement_service.store import instruments as instrument_store
 from agreement_service.store import ledger
 from agreement_service.store import summary as store
 from servicekit import db, errors
-
 
 _KINDS = {
     "PLACED": "placed",

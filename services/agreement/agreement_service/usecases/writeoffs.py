@@ -21,14 +21,15 @@ def write_off(
     title_ids: Sequence[uuid.UUID],
     type_: rules.WriteOffType,
     reason: str,
+    by: str,
     authority: limits.Authority,
     moment: moments.Moment,
     bank: providers.BankProvider,
-) -> int:
+) -> tuple[int, str]:
     """Take what is open of titles of a case (none named: of all outside agreements) out of the books without cash.
 
     Charges that are not posted yet are gone with the principal. A new epoch of the case's payments begins: earlier ones
-    are not counted again. Gives the sum, minor units of the case's currency. Raises InvalidRequest, ResourceNotFound,
+    are not counted again. Gives the sum, minor units and currency. Raises InvalidRequest, ResourceNotFound,
     TitleBound, NothingOpen, ApprovalNeeded (limit kind WRITE_OFF, on the sum).
     """
     opened = _open(tx, agency, case_id, title_ids, moment=moment, bank=bank)
@@ -68,12 +69,12 @@ def write_off(
         type_=type_.value,
         reason=reason,
         date=moment.business_date,
-        by=authority.subject,
+        by=by,
     )
     account.write_off([one.title_id for one in chosen], date=moment.business_date)
     opened.save()
     account_store.new_epoch(tx, agency, [case_id])
-    return total
+    return total, case.currency
 
 
 def undo(
@@ -85,7 +86,7 @@ def undo(
     reason: str,
     moment: moments.Moment,
     bank: providers.BankProvider,
-) -> int:
+) -> tuple[int, str]:
     """Titles owe again what was written off, by contra entries; charges accrue as if it had not been. Gives the sum.
 
     Raises InvalidRequest, ResourceNotFound, NotWrittenOff.
@@ -115,7 +116,7 @@ def undo(
     store.undo(tx, agency, title_ids, date=moment.business_date, reason=reason)
     opened.save()
     account_store.new_epoch(tx, agency, [case_id])
-    return sum(entry.amount_minor for entry in entries)
+    return sum(entry.amount_minor for entry in entries), opened.cases[case_id].currency
 
 
 def _open(
@@ -129,9 +130,7 @@ def _open(
 ) -> books.Books:
     if len(title_ids) > rules.MAX_TITLES or len(set(title_ids)) != len(title_ids):
         raise errors.invalid("title_ids", f"expected at most {rules.MAX_TITLES} titles, each once")
-    opened = books.open_books(
-        tx, agency, case_ids=[case_id], moment=moment, bank=bank, titles_too=title_ids
-    )
+    opened = books.open_books(tx, agency, case_ids=[case_id], moment=moment, bank=bank, titles_too=title_ids)
     if case_id not in opened.cases:
         raise errors.ResourceNotFound("no such case", case=case_id)
     return opened
