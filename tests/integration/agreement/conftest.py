@@ -27,7 +27,10 @@ from agreement_service.usecases import agreements, life, moments, payments, summ
 from recupera.agreement.v1 import (
     agreement_service_pb2_grpc,
     approval_service_pb2_grpc,
+    ledger_service_pb2_grpc,
+    mandate_service_pb2_grpc,
     offer_service_pb2_grpc,
+    remittance_service_pb2_grpc,
 )
 from recupera.case.v1 import case_facts_pb2
 from servicekit import auth, clock, dates, db, ids
@@ -136,8 +139,10 @@ class Agency:
         debtor_id: uuid.UUID | None = None,
         contract: str | None = None,
         currency: str = "BRL",
-        penalty_e4: int = 20_000,
-        monthly_e4: int = 10_000,
+        penalty_e4: int | None = 20_000,
+        monthly_e4: int | None = 10_000,
+        product: str = "",
+        natural_person: bool = False,
         batch_id: uuid.UUID | None = None,
         creditor: str | None = None,
         creditor_id: uuid.UUID | None = None,
@@ -154,8 +159,15 @@ class Agency:
             creditor_reference=creditor or self.creditor,
             contract_reference=contract or f"CT-{self._numbers}",
             currency=currency,
+            product=product,
+            natural_person=natural_person,
         )
-        fact.table_terms.add(penalty_rate_e4=penalty_e4, monthly_interest_rate_e4=monthly_e4)
+        fact.table_terms.add(
+            penalty_rate_e4=penalty_e4,
+            monthly_interest_rate_e4=monthly_e4,
+            no_penalty=penalty_e4 is None,
+            no_monthly_interest=monthly_e4 is None,
+        )
         placed = []
         for place, (due_date, minor) in enumerate(rows):
             reference = references[place] if references else f"T-{self._numbers}-{place}"
@@ -446,7 +458,10 @@ def agency(
 STUBS = (
     agreement_service_pb2_grpc.AgreementServiceStub,
     approval_service_pb2_grpc.ApprovalServiceStub,
+    ledger_service_pb2_grpc.LedgerServiceStub,
+    mandate_service_pb2_grpc.MandateServiceStub,
     offer_service_pb2_grpc.OfferServiceStub,
+    remittance_service_pb2_grpc.RemittanceServiceStub,
 )
 SCOPES = ("agreement.read", "agreement.write")
 
@@ -509,7 +524,7 @@ def api(agency: Agency, tmp_path: Path) -> Iterator[Api]:
 
     running = server.run_server(
         settings=ServerSettings(tmp_path / "jwks.json"),
-        add_servicers=lambda to: rpc.add_to(to, agency.engine, agency.bank),
+        add_servicers=lambda to: rpc.add_to(to, agency.engine, agency.bank, agency.parties),
         descriptors=rpc.SERVICES,
     )
     channel = grpc.insecure_channel(f"127.0.0.1:{running.port}")

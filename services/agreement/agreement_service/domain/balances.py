@@ -47,6 +47,11 @@ def source_of(rule: charges.Rule, *, terms: str, code: str = "") -> str:
     return f"{text}; series {code}, {series.SERIES[code].law}" if code else text
 
 
+def posted_source(rule: str) -> str:
+    """Where a posted charge comes from; `rule` "" where none is known."""
+    return f"{POSTED_SOURCE}: {RULES[charges.Rule(rule)]}" if rule else POSTED_SOURCE
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """A part of a balance; the lines sum to the total. `component` is that of accounts.Component, or one of `GONE`.
@@ -161,7 +166,7 @@ def _posted(entry: accounts.Entry) -> Line:
         amount_minor=entry.amount_minor,
         base_minor=entry.base_minor,
         days=days,
-        source=f"{POSTED_SOURCE}: {RULES[charges.Rule(entry.rule)]}",
+        source=posted_source(entry.rule),
         rule=entry.rule,
         numerator=entry.numerator,
         denominator=entry.denominator,

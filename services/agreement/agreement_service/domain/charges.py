@@ -12,8 +12,8 @@ these three numbers can count it again (R08). Amounts in minor units, rates in p
   (DL 62/2013 art. 7), fixed expenses, fees on the debt of that day without costs.
 
 A title whose due date is no business day and that is paid on the next one bears no charge; paid later, days count from
-the due date itself (Lei 7.089/1985: "desde que seja quitado no primeiro dia útil subsequente"); so do days of grace. The
-SQL of store/charges.py is the same; a property test holds both together.
+the due date itself (Lei 7.089/1985: "desde que seja quitado no primeiro dia útil subsequente"); so do days of grace.
+The SQL of store/charges.py is the same; a property test holds both together.
 """
 
 import dataclasses
@@ -166,9 +166,9 @@ class Position:
     """What of a title decides about its charges.
 
     `penalty_rate_e4` and `monthly_rate_e4` are the title's own rates, None where it has none and its terms count.
-    `payable_until` is the due date rolled to a business day; `accrued_through` and `corrected_through` the days to which
-    interest and correction are posted (the due date where none is). `debt_minor` is open principal, correction, penalty
-    and interest.
+    `payable_until` is the due date rolled to a business day; `accrued_through` and `corrected_through` the days to
+    which interest and correction are posted (the due date where none is). `debt_minor` is open principal, correction,
+    penalty and interest.
     """
 
     due_date: datetime.date

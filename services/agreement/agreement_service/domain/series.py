@@ -157,8 +157,8 @@ def table(definition: Definition, values: Sequence[tuple[datetime.date, int]]) -
 def legal_rate_e6(*, selic_factor: Decimal, ipca15_factor: Decimal) -> int:
     """The Brazilian legal rate of a month, percent times 1 000 000, from the factors of the month before.
 
-    TL = (Selic factor / IPCA-15 factor - 1) x 100, six decimals, half-even (ABNT NBR 5891); negative is zero (CC art. 406
-    §3, Resolução CMN 5.171/2024 art. 2).
+    TL = (Selic factor / IPCA-15 factor - 1) x 100, six decimals, half-even (ABNT NBR 5891); negative is zero (CC art.
+    406 §3, Resolução CMN 5.171/2024 art. 2).
     """
     with localcontext() as context:
         context.prec = 50

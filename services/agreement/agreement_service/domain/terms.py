@@ -105,7 +105,7 @@ class Scope:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What is charged; zero or "" for nothing. Rates in percent times 10 000, amounts in minor units of the scope's
-    currency. `commission`: that of DL 58/2013 as in force on the scope's first day."""
+    currency. `recovery_commission`: that of DL 58/2013 as in force on the scope's first day."""
 
     penalty_rate_e4: int = 0
     penalty_minor: int = 0
@@ -115,7 +115,7 @@ class Terms:
     day_count: DayCount = DayCount.THIRTY_DAY_MONTH
     interest_series: str = ""
     correction_series: str = ""
-    commission: bool = False
+    recovery_commission: bool = False
     late_payment_minor: int = 0
     expenses_minor: int = 0
     fees_rate_e4: int = 0
@@ -133,7 +133,7 @@ class Terms:
     def commission_values(self, scope: Scope) -> Mapping[str, int]:
         """Rate and limits of the commission; zeroes without."""
         values = law_on(BANK_CREDIT_PT, scope.valid_from).values
-        return {name: values[name] if self.commission else 0 for name in values if name != "surcharge_e4"}
+        return {name: values[name] if self.recovery_commission else 0 for name in values if name != "surcharge_e4"}
 
     @property
     def interest_factor(self) -> int:
@@ -157,7 +157,7 @@ class Terms:
 
         def within(field: str, low: int, high: int) -> None:
             if not low <= getattr(self, field) <= high:
-                wrong.append(errors.FieldViolation(f"terms.{field}", f"expected {low} to {high}"))
+                wrong.append(errors.FieldViolation(f"charge_terms.{field}", f"expected {low} to {high}"))
 
         for field in ("penalty_rate_e4", "interest_rate_e4", "surcharge_e4", "fees_rate_e4"):
             within(field, 0, charges.RATE_UNIT if field != "interest_rate_e4" else MAX_RATE_E4)
@@ -167,7 +167,7 @@ class Terms:
         if not 1 <= len(self.source) <= MAX_TEXT or "\0" in self.source:
             wrong.append(
                 errors.FieldViolation(
-                    "terms.source", f"expected the contract or law, at most {MAX_TEXT} characters"
+                    "charge_terms.source", f"expected the contract or law, at most {MAX_TEXT} characters"
                 )
             )
         for field, kinds in (
@@ -181,27 +181,35 @@ class Terms:
             ]
             if getattr(self, field) and getattr(self, field) not in known:
                 wrong.append(
-                    errors.FieldViolation(f"terms.{field}", f"expected one of {', '.join(known) or 'none'}")
+                    errors.FieldViolation(
+                        f"charge_terms.{field}", f"expected one of {', '.join(known) or 'none'}"
+                    )
                 )
         return wrong
 
     def _combinations(self, scope: Scope) -> list[errors.FieldViolation]:
         wrong = []
         if self.penalty_rate_e4 and self.penalty_minor:
-            wrong.append(errors.FieldViolation("terms.penalty", "expected a rate or an amount, not both"))
+            wrong.append(
+                errors.FieldViolation("charge_terms.penalty_minor", "expected a rate or an amount, not both")
+            )
         if self.interest_series and (self.interest_rate_e4 or self.surcharge_e4):
-            wrong.append(errors.FieldViolation("terms.interest_rate_e4", "expected 0 beside a series"))
+            wrong.append(errors.FieldViolation("charge_terms.interest_rate_e4", "expected 0 beside a series"))
         if self.surcharge_e4 and self.interest_unit is not Unit.YEAR:
-            wrong.append(errors.FieldViolation("terms.surcharge_e4", "expected a rate a year beside it"))
+            wrong.append(
+                errors.FieldViolation("charge_terms.surcharge_e4", "expected a rate a year beside it")
+            )
         if scope.currency != "EUR":
-            for field in ("surcharge_e4", "commission", "late_payment_minor"):
-                if getattr(self, field):
-                    wrong.append(errors.FieldViolation(f"terms.{field}", "expected in EUR only"))
+            wrong += [
+                errors.FieldViolation(f"charge_terms.{field}", "expected in EUR only")
+                for field in ("surcharge_e4", "recovery_commission", "late_payment_minor")
+                if getattr(self, field)
+            ]
         return wrong
 
     def _above(self, scope: Scope) -> list[errors.FieldViolation]:
         def above(field: str, limit: int, law: Law) -> errors.FieldViolation:
-            return errors.FieldViolation(f"terms.{field}", f"expected at most {limit}: {law.source}")
+            return errors.FieldViolation(f"charge_terms.{field}", f"expected at most {limit}: {law.source}")
 
         found = []
         if scope.consumer and scope.currency == "BRL":
@@ -213,10 +221,12 @@ class Terms:
         law = law_on(BANK_CREDIT_PT, scope.valid_from)
         if self.surcharge_e4 > law.values["surcharge_e4"]:
             found.append(above("surcharge_e4", law.values["surcharge_e4"], law))
-        if self.surcharge_e4 or self.commission:
-            for field in ("penalty_rate_e4", "penalty_minor", "late_payment_minor", "fees_rate_e4"):
-                if getattr(self, field):
-                    found.append(above(field, 0, law))
+        if self.surcharge_e4 or self.recovery_commission:
+            found += [
+                above(field, 0, law)
+                for field in ("penalty_rate_e4", "penalty_minor", "late_payment_minor", "fees_rate_e4")
+                if getattr(self, field)
+            ]
         if scope.consumer:
             law = law_on(LATE_PAYMENT_PT, scope.valid_from)
             if self.late_payment_minor:
@@ -224,7 +234,7 @@ class Terms:
             if self.interest_series.startswith("PT_COMMERCIAL"):
                 found.append(
                     errors.FieldViolation(
-                        "terms.interest_series", f"expected a rate for natural persons: {law.source}"
+                        "charge_terms.interest_series", f"expected a rate for natural persons: {law.source}"
                     )
                 )
         return found

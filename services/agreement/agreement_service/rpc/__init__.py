@@ -12,6 +12,7 @@ from agreement_service.rpc import (
     common,
     drafts,
     due_dates,
+    instruments,
     ledger,
     life,
     mandates,
@@ -24,6 +25,7 @@ from agreement_service.rpc import (
 from recupera.agreement.v1 import (
     agreement_service_pb2_grpc,
     approval_service_pb2_grpc,
+    instrument_service_pb2_grpc,
     ledger_service_pb2_grpc,
     mandate_service_pb2_grpc,
     offer_service_pb2_grpc,
@@ -53,6 +55,10 @@ SERVICERS: Mapping[str, tuple[type[common.Methods], Callable[[Any, grpc.Server],
     "recupera.agreement.v1.OfferService": (
         offers.OfferServicer,
         offer_service_pb2_grpc.add_OfferServiceServicer_to_server,
+    ),
+    "recupera.agreement.v1.InstrumentService": (
+        instruments.InstrumentServicer,
+        instrument_service_pb2_grpc.add_InstrumentServiceServicer_to_server,
     ),
     "recupera.agreement.v1.LedgerService": (
         ledger.LedgerServicer,

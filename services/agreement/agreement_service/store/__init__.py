@@ -11,6 +11,7 @@ from agreement_service.store import (  # noqa: F401 -- METADATA holds the tables
     instruments,
     limits,
     mandates,
+    minutes,
     novations,
     promises,
     remittance,

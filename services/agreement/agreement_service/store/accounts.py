@@ -14,6 +14,17 @@ ANCHORS = "case_accounts"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a title belongs."""
+
+    title_id: uuid.UUID
+    case_id: uuid.UUID
+    creditor_id: uuid.UUID
+    currency: str
+    consumer: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CaseAccount:
     """One row of case_accounts with its creditor's own reference."""
 
@@ -38,6 +49,14 @@ _CASES = tables.sql(
     WHERE case_accounts.agency = :agency AND case_accounts.case_id = ANY(CAST(:ids AS uuid[]))
         AND (CAST(:creditor AS uuid) IS NULL OR case_accounts.creditor_id = :creditor)
     ORDER BY case_accounts.case_id
+    """
+)
+_PLACES = tables.sql(
+    """
+    SELECT titles.id AS title_id, titles.case_id, case_accounts.creditor_id, case_accounts.currency,
+        case_accounts.consumer
+    FROM titles JOIN case_accounts ON case_accounts.agency = titles.agency AND case_accounts.case_id = titles.case_id
+    WHERE titles.agency = :agency AND titles.id = ANY(CAST(:ids AS uuid[]))
     """
 )
 _BOUND_WITH = tables.sql(
@@ -189,6 +208,14 @@ def cases(
     """The accounts of these cases that exist (and are the creditor's, where one is given)."""
     found = tx.execute(_CASES, {"agency": agency, "ids": sorted(set(ids)), "creditor": creditor}).mappings()
     return {row["case_id"]: CaseAccount(**row) for row in found}
+
+
+def places(
+    tx: db.Transaction, agency: uuid.UUID, title_ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, Place]:
+    """Case, creditor and currency of these titles, by title; of those that exist."""
+    found = tx.execute(_PLACES, {"agency": agency, "ids": sorted(set(title_ids))}).mappings()
+    return {row["title_id"]: Place(**row) for row in found}
 
 
 def lock(tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, CaseAccount]:

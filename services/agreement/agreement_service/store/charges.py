@@ -46,6 +46,8 @@ SERIES = """
     )
 """
 _PRINCIPAL = "CAST(titles.open_principal_minor AS numeric)"
+COMMISSION = _half_up(f"{_PRINCIPAL} * terms.commission_rate_e4", "1000000")
+"""Commission for recovery before its limits."""
 ACCRUED = f"""
     titles
     LEFT JOIN charge_terms AS terms ON terms.agency = titles.agency AND terms.id = titles.terms_id
@@ -89,8 +91,8 @@ ACCRUED = f"""
             CASE WHEN NOT once OR terms.commission_rate_e4 = 0 THEN 0
                 WHEN terms.commission_above_minor > 0 AND titles.open_principal_minor > terms.commission_above_minor
                     THEN {_half_up(f"{_PRINCIPAL} * terms.commission_above_rate_e4", "1000000")}
-                ELSE least(terms.commission_maximum_minor, greatest(terms.commission_minimum_minor,
-                    {_half_up(f"{_PRINCIPAL} * terms.commission_rate_e4", "1000000")})) END AS commission,
+                ELSE least(terms.commission_maximum_minor, greatest(terms.commission_minimum_minor, {COMMISSION})) END
+                AS commission,
             CASE WHEN once THEN terms.late_payment_minor ELSE 0 END AS late_payment,
             CASE WHEN once THEN terms.expenses_minor ELSE 0 END AS expenses
     ) AS amounts
@@ -102,7 +104,7 @@ ACCRUED = f"""
         SELECT CASE WHEN once AND terms.fees_rate_e4 > 0
             THEN {_half_up("fees_base * terms.fees_rate_e4", "1000000")} ELSE 0 END AS fees
     ) AS last
-"""  # noqa: S608 -- text of this module
+"""
 TOTAL = "(correction + penalty + interest + commission + late_payment + expenses + fees)"
 """Sum of what accrues."""
 

@@ -63,6 +63,8 @@ class Listed:
     principal_minor: int
     open_principal_minor: int
     currency: str
+    origin_agreement_id: uuid.UUID | None
+    acquirer: str
 
 
 _RESOLVED = terms.RESOLVED.format(
@@ -158,7 +160,8 @@ _BATCH = tables.sql(
 )
 _LIST = """
     SELECT titles.id, titles.case_id, titles.reference, titles.state, titles.due_date, titles.payable_until,
-        titles.principal_minor, titles.open_principal_minor, case_accounts.currency
+        titles.principal_minor, titles.open_principal_minor, case_accounts.currency, titles.origin_agreement_id,
+        titles.acquirer
     FROM titles JOIN case_accounts ON case_accounts.agency = titles.agency AND case_accounts.case_id = titles.case_id
     WHERE titles.agency = :agency AND (CAST(:creditor AS uuid) IS NULL OR case_accounts.creditor_id = :creditor)
 """
@@ -174,11 +177,14 @@ _LIST_ALL = tables.sql(
             OR (titles.case_id, titles.id) > (:after_case, CAST(:after_id AS uuid)))
     ORDER BY titles.case_id, titles.id LIMIT :limit"""
 )
+_LIST_IDS = tables.sql(
+    _LIST + " AND titles.id = ANY(CAST(:ids AS uuid[])) ORDER BY titles.due_date, titles.reference, titles.id"
+)
 _PRESENT = tables.sql(
     """
     SELECT titles.case_id, titles.id, titles.version, titles.state, titles.payable_until, titles.open_principal_minor,
         titles.due_date
-    FROM titles WHERE agency = :agency AND (case_id, id) > (:after_case, :after_id)
+    FROM titles WHERE agency = :agency AND acquirer = '' AND (case_id, id) > (:after_case, :after_id)
     ORDER BY case_id, id LIMIT :limit
     """
 )
@@ -263,6 +269,14 @@ def page(
     else:
         case, title_id = after or (None, None)
         found = tx.execute(_LIST_ALL, {**scope, "after_case": case, "after_id": title_id})
+    return [Listed(**{**row, "state": accounts.TitleState(row["state"])}) for row in found.mappings()]
+
+
+def listed(
+    tx: db.Transaction, agency: uuid.UUID, ids: Sequence[uuid.UUID], *, creditor: uuid.UUID | None
+) -> list[Listed]:
+    """Titles by id, oldest due date first, of the creditor where one is given."""
+    found = tx.execute(_LIST_IDS, {"agency": agency, "creditor": creditor, "ids": sorted(ids)})
     return [Listed(**{**row, "state": accounts.TitleState(row["state"])}) for row in found.mappings()]
 
 

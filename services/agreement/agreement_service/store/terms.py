@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from agreement_service.domain import charges, series
+from agreement_service.domain import accounts, charges, series
 from agreement_service.domain import terms as domain
 from agreement_service.store import tables
 from servicekit import db
@@ -106,6 +106,20 @@ TITLE_TERM_CHANGES = tables.table(
     tables.business("monthly_rate_e4", tables.INT),
     tables.business("old_penalty_rate_e4", tables.INT),
     tables.business("old_monthly_rate_e4", tables.INT),
+    tables.business("reason", tables.TEXT),
+    tables.business("changed_by", tables.TEXT),
+    tables.incidental("changed_at", tables.INSTANT, _NOW),
+)
+CHARGE_CHANGES = tables.table(
+    "charge_changes",
+    ["title_id", "number"],
+    tables.reference("title_id", "titles", key=True),
+    tables.reference("case_id", "case_accounts"),
+    tables.business("number", tables.INT, key=True),
+    tables.business("business_date", tables.DATE),
+    tables.business("kind", tables.TEXT),
+    tables.business("component", tables.TEXT),
+    tables.business("amount_minor", tables.BIG),
     tables.business("reason", tables.TEXT),
     tables.business("changed_by", tables.TEXT),
     tables.incidental("changed_at", tables.INSTANT, _NOW),
@@ -266,6 +280,133 @@ _PUT_SERIES = tables.sql(
 )
 
 
+_EDIT = tables.sql(
+    """
+    WITH old AS (
+        SELECT titles.case_id, titles.id, CASE WHEN titles.own_penalty THEN titles.penalty_rate_e4 END AS penalty,
+            CASE WHEN titles.own_interest THEN titles.monthly_rate_e4 END AS monthly
+        FROM titles JOIN unnest(CAST(:case_ids AS uuid[]), CAST(:title_ids AS uuid[])) AS chosen (case_id, id)
+            ON chosen.case_id = titles.case_id AND chosen.id = titles.id
+        WHERE titles.agency = :agency
+    ), changed AS (
+        UPDATE titles SET penalty_rate_e4 = coalesce(CAST(:penalty AS int), titles.penalty_rate_e4),
+            own_penalty = titles.own_penalty OR CAST(:penalty AS int) IS NOT NULL,
+            monthly_rate_e4 = coalesce(CAST(:monthly AS int), titles.monthly_rate_e4),
+            own_interest = titles.own_interest OR CAST(:monthly AS int) IS NOT NULL,
+            version = titles.version + 1
+        FROM old WHERE titles.agency = :agency AND titles.case_id = old.case_id AND titles.id = old.id
+    )
+    INSERT INTO title_term_changes (agency, title_id, case_id, number, business_date, penalty_rate_e4,
+        monthly_rate_e4, old_penalty_rate_e4, old_monthly_rate_e4, reason, changed_by, changed_at)
+    SELECT CAST(:agency AS uuid), old.id, old.case_id, 1 + (
+            SELECT coalesce(max(number), 0) FROM title_term_changes
+            WHERE title_term_changes.agency = :agency AND title_term_changes.title_id = old.id),
+        CAST(:business_date AS date), CAST(:penalty AS int), CAST(:monthly AS int), old.penalty, old.monthly,
+        :reason, :changed_by, :now
+    FROM old ORDER BY old.id
+    """
+)
+_NOTE = tables.sql(
+    """
+    INSERT INTO charge_changes (agency, title_id, case_id, number, business_date, kind, component, amount_minor,
+        reason, changed_by, changed_at)
+    SELECT CAST(:agency AS uuid), :title_id, :case_id, 1 + coalesce(max(number), 0), CAST(:business_date AS date),
+        :kind, :component, :amount_minor, :reason, :changed_by, :now
+    FROM charge_changes WHERE agency = :agency AND title_id = :title_id
+    """
+)
+_PROPOSED = """
+    SELECT titles.case_id, titles.id FROM agreements
+    JOIN agreement_titles ON agreement_titles.agency = agreements.agency
+        AND agreement_titles.agreement_id = agreements.id
+    JOIN titles ON titles.agency = agreements.agency AND titles.case_id = agreement_titles.case_id
+        AND titles.id = agreement_titles.title_id
+    JOIN charge_terms AS terms ON terms.agency = titles.agency AND terms.id = titles.terms_id
+    WHERE agreements.agency = :agency AND agreements.state = 'PROPOSED'
+        AND :code IN (terms.interest_series, terms.correction_series)
+"""
+_PROPOSED_WITH = tables.sql(
+    f"SELECT DISTINCT case_id FROM ({_PROPOSED}) AS counted"  # noqa: S608 -- text of this module
+)
+_TOUCH_PROPOSED = tables.sql(
+    f"""
+    UPDATE titles SET version = titles.version + 1 FROM (SELECT DISTINCT * FROM ({_PROPOSED}) AS one) AS counted
+    WHERE titles.agency = :agency AND titles.case_id = counted.case_id AND titles.id = counted.id
+    """  # noqa: S608 -- text of this module
+)
+
+
+def edit(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    chosen: Sequence[tuple[uuid.UUID, uuid.UUID]],
+    *,
+    penalty_rate_e4: int | None,
+    monthly_rate_e4: int | None,
+    reason: str,
+    changed_by: str,
+    now: datetime.datetime,
+    business_date: datetime.date,
+) -> None:
+    """Give titles (case, title) rates of their own, None: as before; what they were is kept."""
+    tx.execute(
+        _EDIT,
+        {
+            "agency": agency,
+            "case_ids": [case_id for case_id, _ in chosen],
+            "title_ids": [title_id for _, title_id in chosen],
+            "penalty": penalty_rate_e4,
+            "monthly": monthly_rate_e4,
+            "reason": reason,
+            "changed_by": changed_by,
+            "now": now,
+            "business_date": business_date,
+        },
+    )
+
+
+def note(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    *,
+    title_id: uuid.UUID,
+    case_id: uuid.UUID,
+    kind: accounts.Kind,
+    component: accounts.Component,
+    amount_minor: int,
+    reason: str,
+    changed_by: str,
+    now: datetime.datetime,
+    business_date: datetime.date,
+) -> None:
+    """Keep who charged or waived what on a title, and why."""
+    tx.execute(
+        _NOTE,
+        {
+            "agency": agency,
+            "title_id": title_id,
+            "case_id": case_id,
+            "kind": kind.value,
+            "component": component.value,
+            "amount_minor": amount_minor,
+            "reason": reason,
+            "changed_by": changed_by,
+            "now": now,
+            "business_date": business_date,
+        },
+    )
+
+
+def proposed_with(tx: db.Transaction, agency: uuid.UUID, code: str) -> list[uuid.UUID]:
+    """Cases with a title in a proposal that was counted by this series; in id order."""
+    return sorted(tx.execute(_PROPOSED_WITH, {"agency": agency, "code": code}).scalars())
+
+
+def touch_proposed(tx: db.Transaction, agency: uuid.UUID, code: str) -> None:
+    """Titles in proposals counted by this series have changed: the proposals have to be counted again."""
+    tx.execute(_TOUCH_PROPOSED, {"agency": agency, "code": code})
+
+
 def add(
     tx: db.Transaction,
     agency: uuid.UUID,
@@ -312,7 +453,7 @@ def page(
 
 
 def _record(row: sa.RowMapping) -> Record:
-    names = {field.name for field in dataclasses.fields(domain.Terms)} - {"commission"}
+    names = {field.name for field in dataclasses.fields(domain.Terms)} - {"recovery_commission"}
     return Record(
         id=row["id"],
         scope=domain.Scope(**{field.name: row[field.name] for field in dataclasses.fields(domain.Scope)}),
@@ -321,7 +462,7 @@ def _record(row: sa.RowMapping) -> Record:
                 **{name: row[name] for name in names},
                 "interest_unit": domain.Unit(row["interest_unit"]),
                 "day_count": domain.DayCount(row["day_count"]),
-                "commission": row["commission_rate_e4"] > 0,
+                "recovery_commission": row["commission_rate_e4"] > 0,
             }
         ),
         revision=row["revision"],

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from agreement_service.domain import creditors
 from agreement_service.store import creditors as store
+from agreement_service.usecases import terms
 from servicekit import db, errors
 
 FIELDS = frozenset(field.name for field in dataclasses.fields(creditors.CreditorSettings))
@@ -37,3 +38,5 @@ def update(
         )
     if not store.put(tx, agency, creditor_id, merged, version=there):
         raise errors.VersionMismatch("the settings are being changed by somebody else", etag=there)
+    if (merged.charge_interest, merged.default_interest) != (found.charge_interest, found.default_interest):
+        terms.apply(tx=tx, agency=agency, creditor_id=creditor_id)

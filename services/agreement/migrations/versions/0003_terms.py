@@ -102,6 +102,20 @@ TABLES = {
         PRIMARY KEY (agency, title_id, number),
         FOREIGN KEY (agency, case_id, title_id) REFERENCES titles (agency, case_id, id)
     """,
+    "charge_changes": """
+        title_id uuid NOT NULL,
+        case_id uuid NOT NULL,
+        number integer NOT NULL CHECK (number > 0),
+        business_date date NOT NULL,
+        kind text NOT NULL CHECK (kind IN ('CHARGED', 'WAIVED')),
+        component text NOT NULL CHECK (component IN ('COSTS', 'FEES', 'PENALTY', 'INTEREST', 'CORRECTION')),
+        amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+        reason text NOT NULL,
+        changed_by text NOT NULL,
+        changed_at timestamptz NOT NULL,
+        PRIMARY KEY (agency, title_id, number),
+        FOREIGN KEY (agency, case_id, title_id) REFERENCES titles (agency, case_id, id)
+    """,
 }
 
 COLUMNS = (
@@ -121,6 +135,8 @@ COLUMNS = (
 )
 
 INDEXES = (
+    # A title named by its id alone (its resource name).
+    "CREATE INDEX titles_id ON titles (agency, id)",
     # The charges posted on a title, to be explained.
     "CREATE INDEX postings_charged ON postings (agency, case_id, title_id) WHERE kind = 'CHARGED'",
 )
