@@ -177,6 +177,36 @@ def test_one_title_to_one_title_needs_nothing_special(agency):
     assert agency.title(other).state == "OPEN"
 
 
+@pytest.mark.feature("S5-08")
+def test_credits_pay_the_first_instalments_at_acceptance(agency):
+    debtor = ids.new()
+    (paid,) = agency.place((TUESDAY, 10_000), debtor_id=debtor, contract="PAID", **FREE)
+    payment_id = agency.pay(50_000, contract_reference="PAID")
+    (placed,) = agency.place((TUESDAY, 90_000), debtor_id=debtor, **FREE)
+    found = simulate(agency, placed.case_id, use_credits=True)
+    assert (found.available_credit_minor, found.used_credit_minor) == (40_000, 40_000)
+    assert simulate(agency, placed.case_id).used_credit_minor == 0
+    agreement_id = agency.propose(placed.case_id, terms=THREE, use_credits=True)
+    assert agency.payment(payment_id).overpaid_minor == 40_000, "a proposal takes nothing"
+    agency.accept(agreement_id)
+    assert agency.payment(payment_id).overpaid_minor == 0
+    rows = [(one.state, one.open_minor) for one in agency.instalments(agreement_id)]
+    assert rows == [("PAID", 0), ("PARTIAL", 20_000), ("SCHEDULED", 30_000)]
+    assert agency.title(paid).state == "PAID"
+    agency.check_money()
+
+
+def test_credits_of_more_than_the_agreement_stay(agency):
+    debtor = ids.new()
+    agency.place((TUESDAY, 10_000), debtor_id=debtor, contract="PAID", **FREE)
+    payment_id = agency.pay(50_000, contract_reference="PAID")
+    (placed,) = agency.place((TUESDAY, 30_000), debtor_id=debtor, **FREE)
+    agreement_id = agency.agree(placed.case_id, terms=THREE, use_credits=True)
+    assert agency.agreement(agreement_id).state == "FULFILLED"
+    assert agency.payment(payment_id).overpaid_minor == 10_000
+    agency.check_money()
+
+
 @pytest.mark.feature("S5-09")
 def test_edited_charges_of_a_title(agency):
     one, _ = agency.place((TUESDAY, 100_000), (TUESDAY, 100_000))

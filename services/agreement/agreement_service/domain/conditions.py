@@ -153,18 +153,16 @@ def charges(
     titles: Sequence[accounts.Title],
     *,
     date: datetime.date,
-    interest_free: bool,
 ) -> Mapping[uuid.UUID, proposals.Charges]:
     """Penalty and interest of each title in the negotiation, counted to `date`; titles that keep theirs are left out.
 
     The condition's percentages of the open principal stand in place of what the title owes, never above it (R09);
-    the option's discount comes off the interest. Each rounded half-up once. `interest_free`: the creditor asks no
-    default interest (S1-26).
+    the option's discount comes off the interest. Each rounded half-up once.
     """
     found = {}
     for title in titles:
         owed = title.owed(date)
-        own_interest = 0 if interest_free else owed.get(accounts.Component.INTEREST, 0)
+        own_interest = owed.get(accounts.Component.INTEREST, 0)
         own_penalty = owed.get(accounts.Component.PENALTY, 0)
         interest, penalty = own_interest, own_penalty
         if condition.interest_e4 is not None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import grpc
 from google.protobuf.message import Message
 
-from agreement_service.domain import accounts, boleto, plans
-from agreement_service.rpc import common, negotiations
+from agreement_service.domain import accounts, plans
+from agreement_service.rpc import common, conditions, instruments, natures, negotiations
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
 from agreement_service.store import instruments as instrument_store
@@ -44,10 +44,13 @@ class Agreements(common.Methods):
         def run(tx: db.Transaction) -> agreement_pb2.Agreement:
             moment = moments.read(tx, agency)
             source, expire_date = _source(tx, agency, request, today=moment.business_date)
+            nature = natures.nature(request.nature)
             agreement_id = agreements.propose(
                 tx=tx,
                 agency=agency,
-                negotiation=negotiations.negotiation(source),
+                negotiation=conditions.negotiation(tx, agency, request, moment)
+                if request.condition
+                else negotiations.negotiation(natures.with_terms(source, nature)),
                 authority=common.authority(),
                 validity_days=request.validity_days,
                 broken_days=request.broken_days,
@@ -55,7 +58,9 @@ class Agreements(common.Methods):
                 expire_date=expire_date,
                 note=request.note,
                 settlement_type=request.settlement_type,
+                nature=nature,
             )
+            conditions.mark(tx, agency, request, agreement_id)
             return agreement(tx, agency, agreement_id)
 
         return self.once(agency, request, agreement_pb2.Agreement, run)
@@ -81,6 +86,7 @@ class Agreements(common.Methods):
                 authority=common.authority(),
                 moment=moments.read(tx, agency),
             )
+            conditions.carry(tx, agency, agreement_id, new_id)
             return agreement(tx, agency, new_id)
 
         return self.once(agency, request, agreement_pb2.Agreement, run)
@@ -108,6 +114,10 @@ class Agreements(common.Methods):
                 case_id=ids.parse(request.case_id, "case_id") if request.case_id else None,
                 expire_from=common.date_of(request, "expire_from"),
                 expire_to=common.date_of(request, "expire_to"),
+                due_from=common.date_of(request, "due_from"),
+                due_to=common.date_of(request, "due_to"),
+                past_tolerance=moments.read(tx, agency).business_date if request.past_tolerance else None,
+                kind=natures.kind_of(request.kind).value if request.kind else None,
                 after=page.after[0] if page.after else None,
                 limit=page.limit,
             )
@@ -126,7 +136,15 @@ def _source(
     """What is proposed, and a draft's last day: the request itself, or the draft it names, which is gone then."""
     if not request.draft:
         return request, None
-    for field in ("case_ids", "terms", "title_ids", "other_parties", "include_not_due", "title_charges"):
+    for field in (
+        "case_ids",
+        "terms",
+        "title_ids",
+        "other_parties",
+        "include_not_due",
+        "title_charges",
+        "use_credits",
+    ):
         if _is_set(request, field):
             raise errors.invalid(field, "expected none beside a draft")
     draft_agency, draft_id = common.named(common.DRAFT, request.draft, "draft")
@@ -159,10 +177,13 @@ def _agreements(
     if not records:
         return []
     rows = account_store.instalments(tx, agency, [record.id for record in records])
-    agreed = account_store.agreed(tx, agency, [record.id for record in records])
+    ids_of = [record.id for record in records]
+    agreed = account_store.agreed(tx, agency, ids_of) | account_store.agreed(tx, agency, ids_of, novated=True)
+    beside = natures.Beside(tx, agency, ids_of)
     issued = instrument_store.of_instalments(
         tx, agency, [one.instalment_id for owned in rows.values() for one in owned]
     )
+    origins = conditions.origins(tx, agency, [record.id for record in records])
     found = []
     for record in records:
         currency = record.currency
@@ -176,7 +197,7 @@ def _agreements(
             total=common.money_of(record.total_minor, currency),
             terms=negotiations.shown_terms(record.terms, currency),
             instalments=[
-                _instalment(one, issued.get(one.instalment_id, []), record)
+                _instalment(one, issued.get(one.instalment_id, []), record, agency)
                 for one in sorted(rows[record.id], key=lambda one: one.number)
             ],
             expire_date=dates.to_proto(record.expire_date),
@@ -189,12 +210,16 @@ def _agreements(
             titles=[negotiations.shown_title(agency, item, currency) for item in agreed[record.id]],
             note=record.note,
             settlement_type=record.settlement_type,
+            use_credits=record.use_credits,
             propose_date=dates.to_proto(record.propose_date),
         )
+        beside.show(shown, record, rows[record.id])
         if record.accept_date is not None:
             shown.accept_date.CopyFrom(dates.to_proto(record.accept_date))
         if record.end_date is not None:
             shown.end_date.CopyFrom(dates.to_proto(record.end_date))
+        if record.id in origins:
+            shown.MergeFrom(origins[record.id])
         found.append(shown)
     return found
 
@@ -203,6 +228,7 @@ def _instalment(
     one: accounts.Instalment,
     issued: Sequence[instrument_store.Instrument],
     record: agreement_store.Record,
+    agency: uuid.UUID,
 ) -> agreement_pb2.Instalment:
     currency = record.currency
     return agreement_pb2.Instalment(
@@ -215,19 +241,5 @@ def _instalment(
         interest=common.money_of(one.interest_minor, currency),
         paid=common.money_of(one.paid_minor, currency),
         cheque_number=negotiations.cheque_number(one.number, record.terms),
-        instruments=[
-            agreement_pb2.Instrument(
-                id=str(instrument.id),
-                kind=agreement_pb2.Instrument.Kind.Value(f"KIND_{instrument.kind}"),
-                state=agreement_pb2.Instrument.State.Value(f"STATE_{instrument.state}"),
-                amount=common.money_of(instrument.amount_minor, currency),
-                due_date=dates.to_proto(instrument.due_date),
-                barcode=instrument.barcode,
-                typeable_line=boleto.typeable_line(instrument.barcode) if instrument.barcode else "",
-                our_number=instrument.our_number,
-                br_code=instrument.br_code,
-                txid=instrument.txid,
-            )
-            for instrument in issued
-        ],
+        instruments=[instruments.shown(agency, instrument) for instrument in issued],
     )

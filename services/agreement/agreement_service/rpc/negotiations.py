@@ -103,6 +103,7 @@ def negotiation(request: Asked) -> agreements.Negotiation:
         title_ids=[ids.parse(value, f"title_ids[{place}]") for place, value in enumerate(request.title_ids)],
         other_parties=request.other_parties,
         include_not_due=request.include_not_due,
+        use_credits=request.use_credits,
         charges=charges,
     )
 
@@ -153,6 +154,8 @@ def simulation(
         ],
         date=dates.to_proto(priced.date),
         minimum_down_payment=common.money_of(found.minimum_down_payment_minor, currency),
+        available_credit=common.money_of(found.available_credit_minor, currency),
+        used_credit=common.money_of(found.used_credit_minor, currency),
     )
 
 

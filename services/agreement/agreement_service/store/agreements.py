@@ -46,6 +46,7 @@ class Record:
     terms: plans.Terms
     note: str = ""
     settlement_type: str
+    use_credits: bool = False
     created_at: datetime.datetime
     version: int = 1
     paid_minor: int = 0
@@ -59,11 +60,11 @@ _INSERT = tables.sql(
     INSERT INTO agreements (agency, id, case_id, number, state, currency, debt_minor, discount_minor,
         plan_interest_minor, total_minor, instalments, first_due_date, annual_rate_e4, down_payment_minor,
         down_payment_date, propose_date, expire_date, notice_days, missed_days, broken_days, added_minor, terms, note,
-        settlement_type, created_at)
+        settlement_type, use_credits, created_at)
     VALUES (:agency, :id, :case_id, :number, :state, :currency, :debt_minor, :discount_minor, :plan_interest_minor,
         :total_minor, :instalments, :first_due_date, :annual_rate_e4, :down_payment_minor, :down_payment_date,
         :propose_date, :expire_date, :notice_days, :missed_days, :broken_days, :added_minor, CAST(:terms AS jsonb),
-        :note, :settlement_type, :created_at)
+        :note, :settlement_type, :use_credits, :created_at)
     """
 )
 _INSERT_CASES = tables.sql(
@@ -99,6 +100,12 @@ _INSERT_INSTALMENTS = tables.sql(
 )
 _ACCEPT = tables.sql("UPDATE agreements SET accept_date = :date WHERE agency = :agency AND id = :id")
 _END_REASON = tables.sql("UPDATE agreements SET end_reason = :reason WHERE agency = :agency AND id = :id")
+_USES_CREDITS = tables.sql(
+    """
+    SELECT use_credits AND state IN ('PROPOSED', 'AWAITING_SIGNATURE') FROM agreements
+    WHERE agency = :agency AND id = :id
+    """
+)
 _COLUMNS = """
     agreements.id, agreements.case_id, agreements.number, agreements.state, agreements.currency, agreements.debt_minor,
     agreements.discount_minor, agreements.plan_interest_minor, agreements.total_minor, agreements.instalments,
@@ -106,7 +113,7 @@ _COLUMNS = """
     agreements.down_payment_date, agreements.propose_date, agreements.expire_date, agreements.accept_date,
     agreements.end_date, agreements.end_reason, agreements.notice_days, agreements.missed_days,
     agreements.broken_days, agreements.added_minor, agreements.terms, agreements.note, agreements.settlement_type,
-    agreements.created_at, agreements.version,
+    agreements.use_credits, agreements.created_at, agreements.version,
     ARRAY(SELECT agreement_cases.case_id FROM agreement_cases WHERE agreement_cases.agency = agreements.agency
         AND agreement_cases.agreement_id = agreements.id ORDER BY agreement_cases.case_id) AS case_ids,
     CAST(coalesce((SELECT sum(paid_interest_minor + paid_capital_minor) FROM instalments
@@ -129,6 +136,17 @@ _PAGE = tables.sql(
         AND (CAST(:expire_from AS date) IS NULL OR expire_date >= :expire_from)
         AND (CAST(:expire_to AS date) IS NULL OR expire_date <= :expire_to)
         AND (CAST(:expire_from AS date) IS NULL AND CAST(:expire_to AS date) IS NULL OR state = 'PROPOSED')
+        AND (CAST(:kind AS text) IS NULL OR kind = :kind)
+        AND (CAST(:due_from AS date) IS NULL AND CAST(:due_to AS date) IS NULL OR EXISTS (SELECT 1 FROM instalments
+            WHERE instalments.agency = agreements.agency AND instalments.agreement_id = agreements.id
+                AND instalments.state NOT IN ('PAID', 'PAID_LATE', 'DEFAULTED', 'CANCELLED', 'RENEGOTIATED')
+                AND instalments.due_date BETWEEN coalesce(CAST(:due_from AS date), '-infinity')
+                    AND coalesce(CAST(:due_to AS date), 'infinity')))
+        AND (CAST(:past_tolerance AS date) IS NULL OR state = 'BROKEN'
+            OR state IN ('AWAITING_DOWN_PAYMENT', 'ACTIVE') AND EXISTS (SELECT 1 FROM instalments
+                WHERE instalments.agency = agreements.agency AND instalments.agreement_id = agreements.id
+                    AND instalments.state NOT IN ('PAID', 'PAID_LATE')
+                    AND CAST(:past_tolerance AS date) - instalments.due_date >= agreements.broken_days))
         AND (CAST(:after AS uuid) IS NULL OR id > :after)
     ORDER BY id LIMIT :limit
     """  # noqa: S608 -- column names of this module
@@ -183,6 +201,11 @@ def add_instalments(
     )
 
 
+def uses_credits(tx: db.Transaction, agency: uuid.UUID, agreement_id: uuid.UUID) -> bool:
+    """Whether it is a proposal that is to use the debtor's overpaid money (S5-08)."""
+    return bool(tx.execute(_USES_CREDITS, {"agency": agency, "id": agreement_id}).scalar_one())
+
+
 def set_accept_date(
     tx: db.Transaction, agency: uuid.UUID, agreement_id: uuid.UUID, date: datetime.date
 ) -> None:
@@ -212,10 +235,16 @@ def page(
     case_id: uuid.UUID | None = None,
     expire_from: datetime.date | None = None,
     expire_to: datetime.date | None = None,
+    due_from: datetime.date | None = None,
+    due_to: datetime.date | None = None,
+    past_tolerance: datetime.date | None = None,
+    kind: str | None = None,
     after: uuid.UUID | None,
     limit: int,
 ) -> list[Record]:
-    """Agreements in id order; with `expire_from` or `expire_to`, proposals whose last day lies there."""
+    """Agreements in id order; with `expire_from` or `expire_to`, proposals whose last day lies there; with `due_from`
+    or `due_to`, those with an unpaid instalment due there; with `past_tolerance`, those that are broken, or late enough
+    on that day to be (S3-26)."""
     params = {
         "agency": agency,
         "creditor": creditor,
@@ -223,6 +252,10 @@ def page(
         "case_id": case_id,
         "expire_from": expire_from,
         "expire_to": expire_to,
+        "due_from": due_from,
+        "due_to": due_to,
+        "past_tolerance": past_tolerance,
+        "kind": kind,
         "after": after,
         "limit": limit,
     }

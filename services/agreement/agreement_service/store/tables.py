@@ -169,6 +169,7 @@ agreements = table(
     business("terms", JSON),
     business("note", TEXT),
     business("settlement_type", TEXT),
+    business("use_credits", BOOL),
     incidental("created_at", INSTANT, _WALL),
     incidental("version", BIG, _COUNTER),
 )

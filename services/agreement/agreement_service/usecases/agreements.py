@@ -1,5 +1,5 @@
-"""Agreements: simulated and proposed (features S1-19, S1-31..34, S2-37, S3-11, S3-14, S3-15, S5-03, S5-06, S5-30; W-01,
-W-02, W-09); see drafts.py for saved simulations and life.py for the rest."""
+"""Agreements: simulated and proposed (features S1-19, S1-31..34, S2-37, S3-11, S3-14, S3-15, S5-03, S5-06, S5-08,
+S5-30; W-01, W-02, W-09); see drafts.py for saved simulations and life.py for the rest."""
 
 import dataclasses
 import datetime
@@ -8,12 +8,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from agreement_service import providers
-from agreement_service.domain import accounts, approvals, balances, creditors, plans, proposals
+from agreement_service.domain import accounts, approvals, balances, creditors, novations, plans, proposals
 from agreement_service.domain import limits as limit_rules
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as store
 from agreement_service.store import creditors as creditor_store
-from agreement_service.usecases import books, limits, moments, titles
+from agreement_service.store import novations as novation_store
+from agreement_service.usecases import books, credits, limits, moments, titles
 from servicekit import db, errors, ids
 
 MAX_VALIDITY_DAYS = 365
@@ -53,7 +54,8 @@ class Negotiation:
     """What is negotiated. `currencies` are those of the amounts given; `charges` are edited by title (S5-09).
 
     Without `title_ids` all open titles of the cases are meant. `due_matters` False: titles not yet due may be chosen
-    alone (they were once, in a proposal that is counted again).
+    alone (they were once, in a proposal that is counted again). `use_credits`: the debtor's overpaid money pays the
+    first instalments at acceptance (S5-08).
     """
 
     case_ids: Sequence[uuid.UUID]
@@ -63,6 +65,7 @@ class Negotiation:
     other_parties: bool = False
     include_not_due: bool = False
     due_matters: bool = True
+    use_credits: bool = False
     charges: Mapping[uuid.UUID, proposals.Charges] = dataclasses.field(default_factory=dict)
 
 
@@ -78,6 +81,8 @@ class Simulation:
     subjects: Sequence[balances.Explained]
     priced: proposals.Priced
     needed: Sequence[approvals.ApprovalNeeded]
+    available_credit_minor: int
+    used_credit_minor: int
 
     @property
     def minimum_down_payment_minor(self) -> int:
@@ -109,7 +114,11 @@ def simulate(
     terms = proposals.with_defaults(settings, negotiation.terms)
     terms.check(today=today)
     chosen = proposals.choose(
-        account_store.titles(tx, agency, cases, also=negotiation.title_ids),
+        [
+            one
+            for one in account_store.titles(tx, agency, cases, also=negotiation.title_ids)
+            if not one.acquirer
+        ],
         title_ids=negotiation.title_ids,
         include_not_due=negotiation.include_not_due,
         business_date=today if negotiation.due_matters else None,
@@ -120,7 +129,6 @@ def simulate(
         terms=terms,
         date=date,
         charges=negotiation.charges,
-        interest_free=not (settings.charge_interest and settings.default_interest),
         business_day=lambda day: providers.payable_until(day, first.currency),
     )
     proposals.check_creditor(settings, terms=terms, priced=priced)
@@ -140,6 +148,10 @@ def simulate(
             )
         except approvals.ApprovalNeeded as beyond:
             needed.append(beyond)
+    available = sum(
+        one.overpaid_minor
+        for one in credits.available(tx=tx, agency=agency, case_id=min(negotiation.case_ids))
+    )
     return Simulation(
         currency=first.currency,
         creditor_id=first.creditor_id,
@@ -148,6 +160,8 @@ def simulate(
         subjects=[balances.explain_title(one, date) for one in chosen],
         priced=priced,
         needed=needed,
+        available_credit_minor=available,
+        used_credit_minor=min(available, priced.total_minor) if negotiation.use_credits else 0,
     )
 
 
@@ -163,8 +177,12 @@ def propose(
     expire_date: datetime.date | None = None,
     note: str = "",
     settlement_type: str = "",
+    nature: novations.Nature = novations.PLAN,
 ) -> uuid.UUID:
     """Store a proposal over the chosen titles, its debt counted to its last day (W-09); its id.
+
+    Titles that stay unchanged (type A) are counted to their tolerance date, which is the last day and the only due
+    date; the day after it unpaid breaks it (S3-10, W-07).
 
     `validity_days` after today, `broken_days` late that break it; 0 takes the creditor's, or `expire_date` where it is
     given. Raises as `simulate`, TitlesInAgreement, and ApprovalNeeded for what goes beyond the limits of `authority`.
@@ -180,6 +198,8 @@ def propose(
         wrong.append(
             errors.FieldViolation("settlement_type", "expected at most 40 of capitals, digits and underscore")
         )
+    wrong += nature.check(today=moment.business_date)
+    wrong += nature.check_terms(negotiation.terms)
     if wrong:
         raise errors.InvalidRequest(fields=wrong)
     case_ids = negotiation.case_ids
@@ -190,9 +210,11 @@ def propose(
     settings = creditor_store.settings(tx, agency, together[case_ids[0]].creditor_id)
     if validity_days or expire_date is None:
         expire_date = today + datetime.timedelta(days=validity_days or settings.validity_days)
-    broken_days = broken_days or settings.broken_days
-    if broken_days < settings.missed_days:
-        raise errors.invalid("broken_days", f"expected {settings.missed_days} to {MAX_BROKEN_DAYS}")
+    broken_days, missed_days = broken_days or settings.broken_days, settings.missed_days
+    if nature.tolerance_date is not None:
+        expire_date, broken_days, missed_days = nature.tolerance_date, 1, 1
+    if broken_days < missed_days:
+        raise errors.invalid("broken_days", f"expected {missed_days} to {MAX_BROKEN_DAYS}")
     simulation = simulate(
         tx=tx,
         agency=agency,
@@ -225,10 +247,11 @@ def propose(
         terms=terms,
         note=note,
         settlement_type=settlement_type or SETTLEMENT_TYPE,
+        use_credits=negotiation.use_credits,
         propose_date=today,
         expire_date=expire_date,
         notice_days=settings.notice_days,
-        missed_days=settings.missed_days,
+        missed_days=missed_days,
         broken_days=broken_days,
         created_at=moment.now,
     )
@@ -246,6 +269,7 @@ def propose(
         for row in priced.rows
     ]
     store.add_instalments(tx, agency, record.id, rows)
+    novation_store.set_nature(tx, agency, record.id, nature, settings)
     books.publish_agreement(
         tx,
         moment,
@@ -283,7 +307,9 @@ def recalculate(
         raise ProposalNotExpired(
             "the proposal is not expired", state=record.state.value, expire_date=record.expire_date
         )
-    agreed = account_store.agreed(tx, agency, [agreement_id])[agreement_id]
+    agreed = account_store.agreed(tx, agency, [agreement_id], novated=True).get(agreement_id)
+    if agreed is None:
+        agreed = account_store.agreed(tx, agency, [agreement_id])[agreement_id]
     return propose(
         tx=tx,
         agency=agency,
@@ -295,6 +321,7 @@ def recalculate(
             other_parties=True,
             include_not_due=True,
             due_matters=False,
+            use_credits=record.use_credits,
         ),
         authority=authority,
         validity_days=validity_days,
@@ -302,6 +329,7 @@ def recalculate(
         moment=moment,
         note=record.note,
         settlement_type=record.settlement_type,
+        nature=novation_store.details(tx, agency, [agreement_id])[agreement_id].nature,
     )
 
 

@@ -296,10 +296,6 @@ class _Debt:
     titles: Sequence[accounts.Title]
     delay: int
 
-    @property
-    def interest_free(self) -> bool:
-        return not (self.settings.charge_interest and self.settings.default_interest)
-
     def fits(self, condition: conditions.Condition) -> bool:
         return condition.fits(
             creditor_id=self.account.creditor_id, currency=self.account.currency, delay=self.delay
@@ -337,13 +333,12 @@ def _offer(
     today: datetime.date,
     entry_minor: int | None,
 ) -> Offer:
-    edits = conditions.charges(condition, option, debt.titles, date=date, interest_free=debt.interest_free)
+    edits = conditions.charges(condition, option, debt.titles, date=date)
     whole = proposals.price(
         titles=debt.titles,
         terms=conditions.terms(condition, option, today=today),
         date=date,
         charges=edits,
-        interest_free=debt.interest_free,
     )
     entry = conditions.entry(
         option,

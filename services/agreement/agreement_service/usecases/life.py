@@ -8,9 +8,9 @@ from agreement_service import providers
 from agreement_service.domain import accounts, confessions, limits, novations
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as store
-from agreement_service.store import creditors as creditor_store
+from agreement_service.store import ledger as ledger_store
 from agreement_service.store import novations as novation_store
-from agreement_service.usecases import agreements, books, facts, instruments, moments, promises
+from agreement_service.usecases import agreements, books, credits, facts, instruments, moments, promises
 from agreement_service.usecases import limits as limit_cases
 from servicekit import blobs, db, errors, ids
 
@@ -67,19 +67,6 @@ class AgreementNotBroken(errors.ServiceError):
     """Only a broken agreement can be reinstated."""
 
     status = errors.Status.FAILED_PRECONDITION
-
-
-def set_nature(
-    *,
-    tx: db.Transaction,
-    agency: uuid.UUID,
-    agreement_id: uuid.UUID,
-    creditor_id: uuid.UUID,
-    nature: novations.Nature,
-) -> None:
-    """Note the kind of a new proposal; what its life will be follows from the creditor's settings of today."""
-    settings = creditor_store.settings(tx, agency, creditor_id)
-    novation_store.set_nature(tx, agency, agreement_id, nature, settings)
 
 
 def accept(
@@ -345,6 +332,7 @@ def _come_into_force(
     moment: moments.Moment,
     bank: providers.BankProvider,
 ) -> None:
+    with_credits = store.uses_credits(tx, agency, agreement.agreement_id)
     cases, agreed, owned = _check_unchanged(tx, agency, agreement)
     account = accounts.Account(titles=owned)
     opened = books.Books(
@@ -376,6 +364,35 @@ def _come_into_force(
             moment=moment,
             bank=bank,
         )
+        if with_credits:
+            _use_credits(tx, agency, agreement, account.instalments, moment=moment, bank=bank)
+
+
+def _use_credits(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    agreement: accounts.Agreement,
+    instalments: Sequence[accounts.Instalment],
+    *,
+    moment: moments.Moment,
+    bank: providers.BankProvider,
+) -> None:
+    """The debtor's overpaid money pays the first instalments, as far as it goes, where it was agreed (S5-08)."""
+    left = sum(one.open_minor for one in instalments)
+    for credit in credits.available(tx=tx, agency=agency, case_id=agreement.case_id):
+        amount = min(credit.overpaid_minor, left)
+        if amount:
+            credits.apply_credit(
+                tx=tx,
+                agency=agency,
+                payment_id=credit.payment_id,
+                case_id=agreement.case_id,
+                amount=(amount, agreement.currency),
+                version=None,
+                moment=moment,
+                bank=bank,
+            )
+        left -= amount
 
 
 def _novate(opened: books.Books, account: accounts.Account, *, contract: str) -> None:
@@ -400,6 +417,14 @@ def _novate(opened: books.Books, account: accounts.Account, *, contract: str) ->
         acquirer=agreement.acquirer,
         parent=novations.oldest(account),
         new=new,
+    )
+    ledger_store.issue(
+        tx,
+        agency,
+        case_id=agreement.case_id,
+        agreement_id=key,
+        amount_minor=sum(one.principal_minor for one in new),
+        business_date=opened.moment.business_date,
     )
     facts.titles_novated(tx, opened.moment, novation_store.made(tx, agency, [key]).get(key, []), originals)
     opened.take_up(account, new)
@@ -437,7 +462,11 @@ def _locked(
     agreement = account_store.agreements(tx, agency, [agreement_id]).get(agreement_id)
     if agreement is None:
         raise errors.ResourceNotFound("no such agreement", agreement=agreement_id)
-    account_store.lock(tx, agency, agreement.case_ids)
+    with_credits: list[uuid.UUID] = []
+    if store.uses_credits(tx, agency, agreement_id):
+        found = credits.available(tx=tx, agency=agency, case_id=agreement.case_id)
+        with_credits = [credit.case_id for credit in found]
+    account_store.lock(tx, agency, [*agreement.case_ids, *with_credits])
     agreement = account_store.agreements(tx, agency, [agreement_id])[agreement_id]
     if version is not None and agreement.version != version:
         raise errors.VersionMismatch("the agreement changed since it was read", etag=agreement.version)

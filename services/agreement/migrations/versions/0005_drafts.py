@@ -53,6 +53,7 @@ def upgrade() -> None:
             ADD COLUMN added_minor bigint NOT NULL DEFAULT 0 CHECK (added_minor >= 0),
             ADD COLUMN terms jsonb,
             ADD COLUMN note text NOT NULL DEFAULT '',
+            ADD COLUMN use_credits boolean NOT NULL DEFAULT false,
             ADD COLUMN settlement_type text NOT NULL DEFAULT 'RENEGOTIATION',
             DROP CONSTRAINT agreements_check,
             ADD CONSTRAINT agreements_total
