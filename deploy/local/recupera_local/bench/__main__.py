@@ -17,7 +17,7 @@ Section = Callable[[scenes.Scene], list[figures.Figure]]
 
 def sections() -> Mapping[str, tuple[str, Section]]:
     """Every section: its name, what it measures, and the function."""
-    from recupera_local.bench import calls, days, facts, imports, resources
+    from recupera_local.bench import calls, days, facts, imports, plans, resources
 
     return {
         "import": ("200,000 titles until the last row is committed, beside hand-made SQL", imports.run),
@@ -25,6 +25,7 @@ def sections() -> Mapping[str, tuple[str, Section]]:
         "day": ("the first business day of 200,000 cases, beside hand-made SQL", days.run),
         "calls": ("GetCase through Envoy beside an empty echo behind the same Envoy", calls.run),
         "facts": ("outbox to handler commit beside kafka-python by hand", facts.run),
+        "simulation": ("simulations of agreements a second in one process", plans.simulation),
         "run": ("`make run`: seconds until it is up, memory when idle", resources.run),
     }
 
