@@ -1,16 +1,17 @@
 """The agreement service's worker: facts of case and import, acts at the bank. No rules, no SQL."""
 
 import dataclasses
+import datetime
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agreement_service import providers
-from agreement_service.usecases import clocks, collections, daily, instruments, moments, slices, titles
+from agreement_service.usecases import clocks, collections, daily, instruments, moments, promises, slices, titles
 from recupera.case.v1 import case_facts_pb2
 from recupera.imports.v1 import imports_facts_pb2, imports_pb2
-from servicekit import clock, dates, db, facts, host, telemetry
+from servicekit import clock, dates, db, errors, facts, host, telemetry
 
 _acts = telemetry.counter("recupera.agreement.acts", "{act}", "Acts at the bank, by act and outcome")
 
@@ -76,6 +77,20 @@ class AgreementWorker(host.Worker):
                         moment=moments.read(tx, agency),
                         bank=self.wiring.bank,
                     )
+                case "contact_recorded" if fact.contact_recorded.HasField("promise_date"):
+                    said = fact.contact_recorded
+                    promises.make(
+                        tx=tx,
+                        agency=agency,
+                        case_id=uuid.UUID(bytes=said.case_id),
+                        contact_id=uuid.UUID(bytes=said.contact_id),
+                        made_at=fact.occurred_at.ToDatetime(datetime.UTC),
+                        made_date=dates.from_proto(fact.business_date, "business_date"),
+                        promise_date=dates.from_proto(said.promise_date, "promise_date"),
+                        amount_minor=said.promise_amount_minor,
+                        currency=said.currency,
+                        moment=moments.read(tx, agency),
+                    )
         self._place(tx, agency, placed)
 
     def fetch_slices(self, found: Sequence[imports_facts_pb2.ImportFact]) -> SliceRows:
@@ -135,31 +150,32 @@ def act_at_bank(engine: db.Engine, wiring: Wiring, agency: uuid.UUID) -> None:
     for due, acting in instruments.ACTS:
         while True:
             with db.begin(engine, agency=agency) as tx:
-                claimed = instruments.claim(
-                    tx, agency, due=due, acting=acting, moment=moments.read(tx, agency)
-                )
+                moment = moments.read(tx, agency)
+                claimed = instruments.claim(tx, agency, due=due, acting=acting, moment=moment)
             if not claimed:
                 break
             outcomes = []
             try:
+                asked = instruments.payers_wanted(wiring.bank, [one for one, _ in claimed], acting)
+                payers = wiring.parties.of(agency, asked) if asked else {}
                 for instrument, begun in claimed:
-                    outcomes.append(
-                        (
-                            instrument.id,
-                            instruments.act(
-                                bank=wiring.bank, instrument=instrument, acting=acting, begun=begun
-                            ),
-                        )
+                    outcome, code = instruments.act(
+                        bank=wiring.bank,
+                        instrument=instrument,
+                        acting=acting,
+                        begun=begun,
+                        today=moment.business_date,
+                        payer=payers.get(instrument.case_id),
                     )
-            except providers.BankUnavailable as error:
+                    outcomes.append((instrument, outcome, code))
+            except (providers.BankUnavailable, errors.RemoteUnavailable) as error:
                 logger.warning("the bank did not answer", exc_info=error, extra={"act": acting})
             with db.begin(engine, agency=agency) as tx:
-                moment = moments.read(tx, agency)
-                for instrument_id, outcome in outcomes:
-                    instruments.finish(
-                        tx, agency, instrument_id=instrument_id, acting=acting, outcome=outcome, moment=moment
-                    )
-                    _acts.add(1, {"act": acting, "outcome": outcome.value})
+                instruments.finish(
+                    tx, agency, acting=acting, outcomes=outcomes, moment=moments.read(tx, agency)
+                )
+            for _, outcome, _ in outcomes:
+                _acts.add(1, {"act": acting, "outcome": outcome.value})
             if len(outcomes) < len(claimed):
                 return  # the rest stays in its acting state and is looked up at the next tick
 

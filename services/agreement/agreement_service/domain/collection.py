@@ -1,11 +1,9 @@
-"""Collection accounts: where the money of a creditor's slips, Pix codes, references and direct debits goes (S5-26)."""
+"""Collection accounts in Brazil: where the money of a creditor's slips and Pix codes goes (S5-26)."""
 
 import dataclasses
-import re
 import uuid
 
-from stdnum import iban as ibans
-from stdnum.eu import at_02
+from stdnum.br import cnpj
 
 from agreement_service.domain import banks, pix
 from agreement_service.domain.banks import base
@@ -21,24 +19,24 @@ MAX_KEY = 77
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionAccount(base.Account):
-    """An account at a bank and the means that pay into it; what it cannot take is empty.
+    """An account in Brazil and the means that pay into it; what it cannot take is empty. Accounts in EUR are
+    `domain.sepa`'s.
 
-    `beneficiary_name` is a company's name, printed on slips with the creditor's document, which is fetched at the
-    moment of printing. `id` is None for the account that the provider brings itself (development, tests, the demo).
+    `beneficiary_name` is a company's name and `beneficiary_document` its CNPJ, printed on slips (the creditor's,
+    fetched at the moment of printing, where empty). `id` is None for the account that the provider brings itself
+    (development, tests, the demo).
     """
 
     id: uuid.UUID | None = None
     bank: str = ""
     beneficiary_name: str
+    beneficiary_document: str = ""
     payable_days: int = PAYABLE_DAYS
     pix_key: str = ""
     pix_name: str = ""
     pix_city: str = ""
-    multibanco_entity: str = ""
-    sepa_creditor_id: str = ""
-    iban: str = ""
 
-    def check(self, *, currency: str) -> list[errors.FieldViolation]:
+    def check(self) -> list[errors.FieldViolation]:
         """What is wrong with it; empty when nothing is."""
         wrong: list[errors.FieldViolation] = []
 
@@ -52,13 +50,14 @@ class CollectionAccount(base.Account):
             f"expected 1 to {MAX_NAME} characters",
         )
         expect(
+            "beneficiary_document",
+            not self.beneficiary_document or bool(cnpj.is_valid(self.beneficiary_document)),
+            "expected the CNPJ of a company",
+        )
+        expect(
             "payable_days", 0 <= self.payable_days <= MAX_PAYABLE_DAYS, f"expected 0 to {MAX_PAYABLE_DAYS}"
         )
-        brazilian, european = ("bank", "pix_key"), ("multibanco_entity", "iban", "sepa_creditor_id")
-        own, foreign = (brazilian, european) if currency == "BRL" else (european, brazilian)
-        for field in foreign:
-            expect(field, not getattr(self, field), f"expected none for an account in {currency}")
-        expect(own[0], any(getattr(self, field) for field in own), f"expected one of {', '.join(own)}")
+        expect("bank", bool(self.bank or self.pix_key), "expected a bank, a Pix key or both")
         if self.bank:
             try:
                 wrong += banks.of(self.bank).violations(self)
@@ -67,30 +66,19 @@ class CollectionAccount(base.Account):
         else:
             for field in ("branch", "account", "wallet", "agreement"):
                 expect(field, not getattr(self, field), "expected none without a bank")
-        if self.pix_key:
-            expect(
-                "pix_key",
-                len(self.pix_key) <= MAX_KEY and self.pix_key.isascii() and self.pix_key.isprintable(),
-                f"expected at most {MAX_KEY} printable characters",
-            )
-            for field, value, length in (
-                ("pix_name", self.pix_name, pix.MAX_NAME),
-                ("pix_city", self.pix_city, pix.MAX_CITY),
-            ):
+        expect(
+            "pix_key",
+            len(self.pix_key) <= MAX_KEY and self.pix_key.isascii() and self.pix_key.isprintable(),
+            f"expected at most {MAX_KEY} printable characters",
+        )
+        for field, value, length in (
+            ("pix_name", self.pix_name, pix.MAX_NAME),
+            ("pix_city", self.pix_city, pix.MAX_CITY),
+        ):
+            if self.pix_key:
                 expect(
-                    field, bool(pix.plain(value, length)), f"expected 1 to {length} letters without accents"
+                    field, 0 < len(pix.plain(value, MAX_NAME)) <= length, f"expected 1 to {length} characters"
                 )
-        if self.multibanco_entity:
-            expect(
-                "multibanco_entity",
-                bool(re.fullmatch(r"[0-9]{5}", self.multibanco_entity)),
-                "expected 5 digits",
-            )
-        if self.iban:
-            expect("iban", bool(ibans.is_valid(self.iban)), "expected a valid IBAN")
-        if self.sepa_creditor_id:
-            expect(
-                "sepa_creditor_id", bool(at_02.is_valid(self.sepa_creditor_id)), "expected a valid identifier"
-            )
-            expect("iban", bool(self.iban), "expected the account that is credited")
+            else:
+                expect(field, not value, "expected none without a Pix key")
         return wrong

@@ -69,7 +69,7 @@ def render(
     for other in documents[1:]:
         initiation.extend(_only(other, "CstmrDrctDbtInitn").findall(_tag("PmtInf")))
     _state(initiation, message_id, created_at, collections)
-    text = ElementTree.tostring(whole, encoding="UTF-8", xml_declaration=True, default_namespace=None)
+    text: bytes = ElementTree.tostring(whole, encoding="UTF-8", xml_declaration=True, default_namespace=None)
     _check(text)
     return text
 

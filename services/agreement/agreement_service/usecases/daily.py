@@ -7,8 +7,12 @@ from agreement_service import providers
 from agreement_service.domain import accounts
 from agreement_service.store import accounts as account_store
 from agreement_service.store import daily as store
-from agreement_service.usecases import books, facts, life, moments
+from agreement_service.store import promises as promise_store
+from agreement_service.usecases import books, facts, instruments, life, moments, promises
 from servicekit import db
+
+BREAKING = 500
+"""Agreements that are broken at once: what is held in memory."""
 
 
 def run(
@@ -31,6 +35,10 @@ def run(
         account_store.lock(tx, agency, {case_id for one in known.values() for case_id in one.case_ids})
         _expire(tx, agency, store.expire(tx, agency, expiring, date=date), moment=moment)
         _move(tx, agency, moving, date=date, moment=moment, bank=bank)
+    if waiting := promise_store.due_cases(tx, agency, partition=partition, date=date):
+        account_store.lock(tx, agency, waiting)
+        promises.judge(tx, agency, waiting, moment=moment)
+    instruments.expire(tx, agency, partition=partition, date=date, moment=moment)
     facts.day_done(tx, moment, date=date, partition=partition)
 
 
@@ -58,35 +66,26 @@ def _move(
     bank: providers.BankProvider,
 ) -> None:
     # under the locks: another partition may have ended some of them meanwhile
-    going = {
-        key
-        for key, one in (account_store.agreements(tx, agency, ids).items() if ids else ())
-        if one.state in accounts.IN_FORCE
-    }
+    going = store.in_force(tx, agency, ids) if ids else set()
     if not going:
         return
     store.earn(tx, agency, going, date=date)
-    changed = store.move(tx, agency, going, date=date)
+    moved = store.move(tx, agency, going, date=date)
     broken = store.defaulted(tx, agency, going)
-    known = account_store.agreements(tx, agency, going)
-    rows = account_store.instalments(tx, agency, going)
-    facts.instalments_changed(
-        tx,
-        moment,
-        [one for key in going - broken for one in rows[key] if one.instalment_id in changed],
-        {key: one.case_ids for key, one in known.items()},
-    )
-    if broken:
+    facts.instalments_moved(tx, moment, [row for row in moved if row.agreement_id not in broken])
+    ordered = sorted(broken)
+    for first in range(0, len(ordered), BREAKING):
+        known = account_store.agreements(tx, agency, ordered[first : first + BREAKING])
         life.end(
             tx=tx,
             agency=agency,
             ending={
                 key: accounts.AgreementState.EXPIRED
-                if known[key].state is accounts.AgreementState.AWAITING_DOWN_PAYMENT
+                if one.state is accounts.AgreementState.AWAITING_DOWN_PAYMENT
                 else accounts.AgreementState.BROKEN
-                for key in broken
+                for key, one in known.items()
             },
-            case_ids=[case_id for key in broken for case_id in known[key].case_ids],
+            case_ids=[case_id for one in known.values() for case_id in one.case_ids],
             date=date,
             moment=moment,
             bank=bank,

@@ -1,14 +1,20 @@
 """The facts of this service, built from rows and published in chunks by partition."""
 
 import datetime
+import itertools
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
 from agreement_service.domain import accounts
 from agreement_service.store import approvals as approval_store
+from agreement_service.store import daily as daily_store
+from agreement_service.store import instruments as instrument_store
+from agreement_service.store import novations as novation_store
 from agreement_service.store import payments as payment_store
+from agreement_service.store import promises as promise_store
+from agreement_service.store import remittance as remittance_store
 from agreement_service.usecases import moments
-from recupera.agreement.v1 import agreement_facts_pb2, agreement_pb2
+from recupera.agreement.v1 import agreement_facts_pb2, agreement_pb2, remittance_pb2
 from recupera.approvals.v1 import approvals_pb2
 from servicekit import dates, db, facts, topics
 
@@ -71,6 +77,46 @@ def title_row(
     )
 
 
+def titles_novated(
+    tx: db.Transaction,
+    moment: moments.Moment,
+    made: Sequence[novation_store.Made],
+    parents: Sequence[uuid.UUID],
+) -> None:
+    """Publish the titles that one novation made, all in its lead case, and their originals."""
+    if not made:
+        return
+    fact = header(moment, subject=made[0].agreement_id)
+    body = fact.titles_novated
+    body.table_currencies.append(made[0].currency)
+    body.table_parents.extend(one.bytes for one in parents)
+    for one in made:
+        body.case_ids.append(one.case_id.bytes)
+        body.title_ids.append(one.title_id.bytes)
+        body.title_references.append(one.reference)
+        body.principal_minor.append(one.principal_minor)
+        body.due_days.append(dates.epoch_days(one.due_date))
+        body.agreement_ids.append(one.agreement_id.bytes)
+        body.penalty_rates_e4.append(one.penalty_rate_e4)
+        body.monthly_rates_e4.append(one.monthly_rate_e4)
+        body.currency_index.append(0)
+    tx.publish(fact, case_id=made[0].case_id)
+
+
+def promise_changed(
+    tx: db.Transaction, moment: moments.Moment, promise: promise_store.Promise
+) -> None:
+    """Publish what became of a promise."""
+    fact = header(moment, subject=promise.contact_id, version=promise.version)
+    body = fact.promise_changed
+    body.case_id, body.contact_id = promise.case_id.bytes, promise.contact_id.bytes
+    body.state = agreement_pb2.Promise.State.Value(f"STATE_{promise.state.value}")
+    body.promise_date.CopyFrom(dates.to_proto(promise.promise_date))
+    body.amount_minor, body.paid_minor = promise.amount_minor, promise.paid_minor
+    body.currency = promise.currency
+    tx.publish(fact, case_id=promise.case_id)
+
+
 def agreement_changed(
     tx: db.Transaction,
     moment: moments.Moment,
@@ -126,6 +172,42 @@ def instalments_changed(
         tx.publish(fact, partition=partition)
 
 
+def instruments_changed(
+    tx: db.Transaction, moment: moments.Moment, rows: Iterable[instrument_store.Instrument]
+) -> None:
+    """Publish instruments. One that is closed while the bank is being asked still shows what was asked."""
+    for partition, part in facts.by_partition(rows, case_id=lambda row: row.case_id, partitions=partitions()):
+        fact = header(moment)
+        body = fact.instruments_changed
+        for one in part:
+            body.case_ids.append(one.case_id.bytes)
+            body.instrument_ids.append(one.id.bytes)
+            body.versions.append(one.version)
+            body.kinds.append(agreement_pb2.Instrument.Kind.Value(f"KIND_{one.kind}"))
+            body.states.append(agreement_pb2.Instrument.State.Value(f"STATE_{one.state}"))
+            body.amount_minor.append(one.amount_minor)
+            body.due_days.append(dates.epoch_days(one.due_date))
+        tx.publish(fact, partition=partition)
+
+
+def instalments_moved(tx: db.Transaction, moment: moments.Moment, rows: Sequence[daily_store.Moved]) -> None:
+    """Publish instalments as store.daily.move gives them: sorted by partition."""
+    states = dict(agreement_pb2.Instalment.State.items())
+    for partition, group in itertools.groupby(rows, key=lambda row: row.partition):
+        for part in facts.chunks(list(group)):
+            fact = header(moment)
+            body = fact.instalments_changed
+            body.case_ids.extend([row.case_id.bytes for row in part])
+            body.agreement_ids.extend([row.agreement_id.bytes for row in part])
+            body.instalment_ids.extend([row.id.bytes for row in part])
+            body.numbers.extend([row.number for row in part])
+            body.states.extend([states[f"STATE_{row.state}"] for row in part])
+            body.due_days.extend([dates.epoch_days(row.due_date) for row in part])
+            body.open_minor.extend([row.open_minor for row in part])
+            body.versions.extend([row.version for row in part])
+            tx.publish(fact, partition=partition)
+
+
 def payment_changed(
     tx: db.Transaction,
     moment: moments.Moment,
@@ -163,6 +245,34 @@ def approval_changed(tx: db.Transaction, moment: moments.Moment, approval: appro
         body.method = approval.method
         body.expire_date.CopyFrom(dates.to_proto(approval.expire_date))
         tx.publish(fact, case_id=case_id or approval.id)
+
+
+def statement_changed(
+    tx: db.Transaction, moment: moments.Moment, statement: remittance_store.Statement
+) -> None:
+    """Publish a statement that is closed, approved or paid. The caller holds its row."""
+    assert statement.period_start is not None
+    assert statement.period_end is not None
+    fact = header(moment, subject=statement.id, version=statement.version)
+    body = fact.statement_changed
+    body.statement_id = statement.id.bytes
+    body.creditor_id = statement.creditor_id.bytes
+    body.for_case_id = statement.for_case_id.bytes if statement.for_case_id is not None else b""
+    body.number = statement.number
+    body.state = remittance_pb2.Statement.State.Value(f"STATE_{statement.state.value}")
+    body.currency = statement.currency
+    body.period_start.CopyFrom(dates.to_proto(statement.period_start))
+    body.period_end.CopyFrom(dates.to_proto(statement.period_end))
+    body.settlements = statement.settlements
+    body.gross_minor = statement.gross_minor
+    body.commission_minor = statement.commission_minor
+    body.success_fee_minor = statement.success_fee_minor
+    body.tax_added_minor = statement.tax_added_minor
+    body.tax_retained_minor = statement.tax_retained_minor
+    body.carried_in_minor = statement.carried_in_minor
+    body.remitted_minor = statement.remitted_minor
+    body.carried_out_minor = statement.carried_out_minor
+    tx.publish(fact, case_id=statement.id)
 
 
 def day_done(tx: db.Transaction, moment: moments.Moment, *, date: datetime.date, partition: int) -> None:

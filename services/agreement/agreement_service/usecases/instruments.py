@@ -1,19 +1,93 @@
-"""Instruments of instalments: issued as drafts, registered and cancelled at the bank as journaled acts (§7)."""
+"""Payment instruments: issued as drafts, registered and cancelled at the bank as journaled acts (architecture §7),
+copied, expired. An instrument never changes while it can be paid: cancel, then new.
 
+A kind of instrument is a maker in MAKERS, by currency: it gives what distinguishes it (numbers, codes), everything else
+is done here.
+"""
+
+import dataclasses
 import datetime
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from agreement_service import providers
-from agreement_service.domain import accounts, banks, boleto, pix
+from agreement_service.domain import accounts, balances, banks, boleto, instruments, pix
+from agreement_service.store import accounts as account_store
+from agreement_service.store import collection as collection_store
+from agreement_service.store import creditors as creditor_store
 from agreement_service.store import instruments as store
-from agreement_service.usecases import euro, moments
-from servicekit import db, ids
+from agreement_service.usecases import euro, facts, makers, moments
+from servicekit import db, errors, ids
 
-BOLETO = "BOLETO"
-PIX = "PIX"
 CLAIMED = 100
-ACTS = (("DRAFT", "REGISTERING"), ("CANCEL_REQUESTED", "CANCELLING"))
+ACTS = (("CANCEL_REQUESTED", "CANCELLING"), ("DRAFT", "REGISTERING"))
+"""What is due and what it becomes while the bank is asked; cancelled before its copy is registered."""
+
+
+def _boletos(
+    desk: makers.Desk, debts: Sequence[instruments.Debt], new_ids: Sequence[uuid.UUID]
+) -> Sequence[makers.Fields | None]:
+    """A slip for each debt that fits one, numbered on the account."""
+    account, date = desk.account, desk.moment.business_date
+    fitting = [debt.amount_minor <= boleto.MAX_AMOUNT_MINOR for debt in debts]
+    if not account.bank or not any(fitting):
+        return [None] * len(debts)
+    bank = banks.of(account.bank)
+    series = bank.series(date)
+    key = f"{account.series_key}/{series}" if series else account.series_key
+    numbers = iter(store.numbers(desk.tx, desk.agency, account=key, count=sum(fitting)))
+    made: list[makers.Fields | None] = []
+    for debt, fits in zip(debts, fitting, strict=True):
+        if not fits:
+            made.append(None)
+            continue
+        ours = bank.our_number(account, next(numbers), date)
+        slip = boleto.Slip(
+            bank=account.bank,
+            due_date=debt.due_date,
+            amount_minor=debt.amount_minor,
+            free_field=bank.free_field(account, ours),
+        )
+        made.append(
+            makers.Fields(
+                act_key=ours.digits,
+                our_number=ours.digits,
+                our_number_printed=ours.printed,
+                barcode=boleto.barcode(slip),
+            )
+        )
+    return made
+
+
+def _pix(
+    desk: makers.Desk, debts: Sequence[instruments.Debt], new_ids: Sequence[uuid.UUID]
+) -> Sequence[makers.Fields | None]:
+    """A static BR Code for each debt; where the bank has charges, the txid of one, whose code it gives when it is
+    registered."""
+    account = desk.account
+    if desk.bank.pix_charges:
+        txids = [pix.charge_txid_of(key) for key in new_ids]
+        return [makers.Fields(act_key=txid, txid=txid) for txid in txids]
+    if not account.pix_key:
+        return [None] * len(debts)
+    made = []
+    for debt, key in zip(debts, new_ids, strict=True):
+        txid = pix.txid_of(key)
+        code = pix.static_code(
+            key=account.pix_key,
+            name=account.pix_name,
+            city=account.pix_city,
+            amount_minor=debt.amount_minor,
+            txid=txid,
+        )
+        made.append(makers.Fields(act_key=txid, txid=txid, br_code=code))
+    return made
+
+
+MAKERS: dict[str, dict[instruments.Kind, makers.Maker]] = {
+    "BRL": {instruments.Kind.BOLETO: _boletos, instruments.Kind.PIX: _pix},
+    "EUR": {instruments.Kind.MULTIBANCO: euro.references, instruments.Kind.SEPA_DD: euro.debits},
+}
 
 
 def issue(
@@ -24,101 +98,181 @@ def issue(
     currency: str,
     moment: moments.Moment,
     bank: providers.BankProvider,
+    kinds: Collection[instruments.Kind] = (),
 ) -> None:
-    """Draft a boleto and a Pix code for each instalment, of the next generation; a timer registers them. In EUR a
-    Multibanco reference and a direct debit (euro.py)."""
-    if not instalments:
+    """Draft an instrument of every means that the creditor accepts (`kinds`: of these only) for each instalment, of the
+    next generation, on his account (the provider's where he has none). A timer registers them. The accounts are
+    locked."""
+    if currency not in MAKERS or not instalments:
         return
-    if currency == "EUR":
-        euro.issue(tx, agency, instalments=instalments, moment=moment, bank=bank)
-        return
-    account = bank.account
-    known = store.of_instalments(tx, agency, [one.instalment_id for one in instalments])
-    ordered = sorted(instalments, key=lambda one: (one.agreement_id, one.number))
-    numbers = store.numbers(
+    owners = store.owners(tx, agency, [one.agreement_id for one in instalments])
+    debts = [
+        instruments.Debt(
+            case_id=owners[one.agreement_id].case_id,
+            creditor_id=owners[one.agreement_id].creditor_id,
+            currency=currency,
+            instalment_id=one.instalment_id,
+            amount_minor=one.open_minor,
+            due_date=one.due_date,
+        )
+        for one in sorted(instalments, key=lambda one: (one.agreement_id, one.number))
+    ]
+    _draft(tx, agency, debts=debts, kinds=kinds, moment=moment, bank=bank)
+
+
+def issue_for_instalment(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    instalment_id: uuid.UUID,
+    kinds: Collection[instruments.Kind],
+    date: datetime.date | None,
+    moment: moments.Moment,
+    bank: providers.BankProvider,
+) -> list[uuid.UUID]:
+    """Draft instruments for an unpaid instalment of an agreement in force; their ids. `kinds` empty: all accepted.
+
+    Raises ResourceNotFound, InvalidRequest, InstalmentNotOpen, InstrumentPayable, MeansNotAccepted,
+    AmountAboveInstrument.
+    """
+    debt = _debt_of_instalment(tx, agency, instalment_id, date=date, moment=moment)
+    known = store.of_instalments(tx, agency, [instalment_id]).get(instalment_id, [])
+    return _issue_one(tx, agency, debt, kinds=kinds, known=known, moment=moment, bank=bank)
+
+
+def issue_for_titles(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    case_id: uuid.UUID,
+    title_ids: Sequence[uuid.UUID],
+    kinds: Collection[instruments.Kind],
+    date: datetime.date | None,
+    moment: moments.Moment,
+    bank: providers.BankProvider,
+) -> list[uuid.UUID]:
+    """Draft instruments for titles outside an agreement, with what is owed on `date` (S2-29, S2-31); their ids.
+
+    Raises ResourceNotFound, InvalidRequest, TitleNotCollectable, InstrumentPayable, MeansNotAccepted,
+    AmountAboveInstrument.
+    """
+    if not 1 <= len(title_ids) <= instruments.MAX_TITLES or len(set(title_ids)) != len(title_ids):
+        raise errors.invalid("titles", f"expected 1 to {instruments.MAX_TITLES} titles, each once")
+    debt = _debt_of_titles(tx, agency, case_id, title_ids, date=date, moment=moment)
+    known = _of_titles(tx, agency, title_ids)
+    return _issue_one(tx, agency, debt, kinds=kinds, known=known, moment=moment, bank=bank)
+
+
+def cancel(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    instrument_id: uuid.UUID,
+    version: int | None,
+    moment: moments.Moment,
+) -> None:
+    """Make an instrument unusable: at once while it is a draft, otherwise at the bank.
+
+    Raises ResourceNotFound, VersionMismatch, InstrumentNotPayable.
+    """
+    found = _locked(tx, agency, instrument_id, version=version)
+    if found.state not in instruments.LIVE or found.unwanted:
+        raise instruments.InstrumentNotPayable("the instrument cannot be paid any more", state=found.state)
+    _publish(tx, moment, store.close(tx, agency, [instrument_id], now=moment.now))
+
+
+def reissue(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    instrument_id: uuid.UUID,
+    date: datetime.date | None,
+    version: int | None,
+    moment: moments.Moment,
+    bank: providers.BankProvider,
+) -> uuid.UUID:
+    """Second copy (2a via): the next of its kind with what is owed on `date`; its id. The old one is cancelled first,
+    and the new one is registered when the bank has said so.
+
+    Raises ResourceNotFound, VersionMismatch, InvalidRequest, InstrumentPaid, InstrumentReplaced, InstalmentNotOpen,
+    TitleNotCollectable, MeansNotAccepted, AmountAboveInstrument.
+    """
+    found = _locked(tx, agency, instrument_id, version=version)
+    if found.state == instruments.State.PAID:
+        raise instruments.InstrumentPaid("the instrument was paid", instrument=instrument_id)
+    parts = store.titles_of(tx, agency, [instrument_id]).get(instrument_id, [])
+    title_ids = [title_id for title_id, _ in parts]
+    if found.instalment_id is not None:
+        debt = _debt_of_instalment(tx, agency, found.instalment_id, date=date, moment=moment)
+        siblings = store.of_instalments(tx, agency, [found.instalment_id])[found.instalment_id]
+        later = [one for one in siblings if one.kind == found.kind and one.generation > found.generation]
+    else:
+        debt = _debt_of_titles(tx, agency, found.case_id, title_ids, date=date, moment=moment)
+        later = [
+            one
+            for one in _of_titles(tx, agency, title_ids)
+            if one.kind == found.kind and one.id != instrument_id and one.state in instruments.LIVE
+        ]
+    if later:
+        raise instruments.InstrumentReplaced("a later one took its place", instrument=later[-1].id)
+    _publish(tx, moment, store.close(tx, agency, [instrument_id], now=moment.now))
+    kind = instruments.Kind(found.kind)
+    made = _draft(
         tx,
         agency,
-        account=account.series_key,
-        count=len(ordered),
+        debts=[debt],
+        kinds=[kind],
+        moment=moment,
+        bank=bank,
     )
-    new = []
-    for one, number in zip(ordered, numbers, strict=True):
-        generation = 1 + max((old.generation for old in known.get(one.instalment_id, ())), default=0)
-        if one.amount_minor <= boleto.MAX_AMOUNT_MINOR:
-            new.append(
-                _boleto(
-                    account,
-                    one,
-                    number=number,
-                    generation=generation,
-                    now=moment.now,
-                    today=moment.business_date,
-                )
-            )
-        new.append(_pix(account, one, generation=generation, now=moment.now))
-    store.add(tx, agency, new)
+    return _drafted(made, debt, [kind])[0]
 
 
-def _boleto(
-    account: providers.CollectionAccount,
-    instalment: accounts.Instalment,
+def paid(
+    tx: db.Transaction, agency: uuid.UUID, instrument_ids: Iterable[uuid.UUID], *, moment: moments.Moment
+) -> None:
+    """These were used. The accounts are locked."""
+    changed = store.pay(tx, agency, instrument_ids)
+    store.release(tx, agency, changed, now=moment.now)
+    _publish(tx, moment, changed)
+
+
+def close(
+    tx: db.Transaction,
+    agency: uuid.UUID,
     *,
-    number: int,
-    generation: int,
-    now: datetime.datetime,
-    today: datetime.date,
-) -> store.Instrument:
-    bank = banks.of(account.bank)
-    ours = bank.our_number(account, number, today)
-    slip = boleto.Slip(
-        bank=account.bank,
-        due_date=instalment.due_date,
-        amount_minor=instalment.amount_minor,
-        free_field=bank.free_field(account, ours),
-    )
-    return store.Instrument(
-        id=ids.new(),
-        instalment_id=instalment.instalment_id,
-        kind=BOLETO,
-        generation=generation,
-        state="DRAFT",
-        amount_minor=instalment.amount_minor,
-        due_date=instalment.due_date,
-        our_number=ours.digits,
-        barcode=boleto.barcode(slip),
-        due_at=now,
-        act_key=ours.digits,
-    )
+    instalment_ids: Collection[uuid.UUID],
+    title_ids: Collection[uuid.UUID],
+    moment: moments.Moment,
+) -> None:
+    """Nothing is to be paid any more on these instalments; what is owed on these titles is another amount now, or
+    another agreement's. The accounts are locked."""
+    changed = []
+    if instalment_ids:
+        changed += store.close_instalments(tx, agency, instalment_ids, now=moment.now)
+    if title_ids:
+        stale = store.of_titles(tx, agency, title_ids, states=instruments.LIVE)
+        if stale:
+            changed += store.close(tx, agency, [one.id for one in stale], now=moment.now)
+    _publish(tx, moment, changed)
 
 
-def _pix(
-    account: providers.CollectionAccount,
-    instalment: accounts.Instalment,
-    *,
-    generation: int,
-    now: datetime.datetime,
-) -> store.Instrument:
-    instrument_id = ids.new()
-    txid = pix.txid_of(instrument_id)
-    return store.Instrument(
-        id=instrument_id,
-        instalment_id=instalment.instalment_id,
-        kind=PIX,
-        generation=generation,
-        state="DRAFT",
-        amount_minor=instalment.amount_minor,
-        due_date=instalment.due_date,
-        txid=txid,
-        br_code=pix.static_code(
-            key=account.pix_key,
-            name=account.pix_name,
-            city=account.pix_city,
-            amount_minor=instalment.amount_minor,
-            txid=txid,
-        ),
-        due_at=now,
-        act_key=txid,
-    )
+def withdraw(
+    tx: db.Transaction, agency: uuid.UUID, instrument_ids: Collection[uuid.UUID], *, moment: moments.Moment
+) -> None:
+    """These are of no use any more. The accounts are locked."""
+    if instrument_ids:
+        _publish(tx, moment, store.close(tx, agency, instrument_ids, now=moment.now))
+
+
+def expire(
+    tx: db.Transaction, agency: uuid.UUID, *, partition: int, date: datetime.date, moment: moments.Moment
+) -> None:
+    """End what can be paid no more on `date`; again it changes nothing. Part of the day's run of a partition."""
+    case_ids = store.expiring(tx, agency, partition=partition, date=date)
+    if case_ids:
+        db.lock_anchors(tx, account_store.ANCHORS, agency, sorted(case_ids))
+        _publish(tx, moment, store.expire(tx, agency, case_ids, date=date))
 
 
 def claim(
@@ -130,34 +284,312 @@ def claim(
     return [(one, True) for one in left] + [(one, False) for one in fresh]
 
 
+def payers_wanted(
+    bank: providers.BankProvider, claimed: Iterable[store.Instrument], acting: str
+) -> list[uuid.UUID]:
+    """Cases whose parties the bank has to be told when it registers their charges."""
+    if not bank.pix_charges or acting != "REGISTERING":
+        return []
+    return sorted({one.case_id for one in claimed if one.kind == instruments.Kind.PIX.value})
+
+
 def act(
-    *, bank: providers.BankProvider, instrument: store.Instrument, acting: str, begun: bool
-) -> providers.Registration:
-    """Ask the bank, outside any transaction. A begun act is looked up first by its key. Raises BankUnavailable."""
+    *,
+    bank: providers.BankProvider,
+    instrument: store.Instrument,
+    acting: str,
+    begun: bool,
+    today: datetime.date,
+    payer: providers.Parties | None = None,
+) -> tuple[providers.Registration, str]:
+    """Ask the bank, outside any transaction: how it sees the instrument, and the code it gave a charge (empty where the
+    instrument has its own). A begun act is looked up first by its key. Raises BankUnavailable."""
     order = providers.Order(
         kind=instrument.kind,
         key=instrument.act_key,
         amount_minor=instrument.amount_minor,
         due_date=instrument.due_date,
+        today=today,
+        payer=payer,
     )
-    wanted = (
-        providers.Registration.REGISTERED if acting == "REGISTERING" else providers.Registration.CANCELLED
-    )
-    if begun:
-        found = bank.find(order)
-        if found is wanted or found is providers.Registration.REJECTED:
-            return found
-    return bank.register(order) if wanted is providers.Registration.REGISTERED else bank.cancel(order)
+    registering = acting == "REGISTERING"
+    wanted = providers.Registration.REGISTERED if registering else providers.Registration.CANCELLED
+    found = bank.find(order) if begun else None
+    if found is not wanted and found is not providers.Registration.REJECTED:
+        found = bank.register(order) if registering else bank.cancel(order)
+    assert found is not None
+    code = bank.code(order) if registering and found is wanted else ""
+    return found, code
 
 
 def finish(
     tx: db.Transaction,
     agency: uuid.UUID,
     *,
-    instrument_id: uuid.UUID,
     acting: str,
-    outcome: providers.Registration,
+    outcomes: Sequence[tuple[store.Instrument, providers.Registration, str]],
     moment: moments.Moment,
 ) -> None:
-    """Write what the bank answered."""
-    store.outcome(tx, agency, instrument_id, acting=acting, outcome=outcome.value, now=moment.now)
+    """Write what the bank answered, and the codes it gave."""
+    if outcomes:
+        db.lock_anchors(
+            tx, account_store.ANCHORS, agency, sorted({instrument.case_id for instrument, _, _ in outcomes})
+        )
+        answers = {instrument.id: (outcome.value, code) for instrument, outcome, code in outcomes}
+        _publish(tx, moment, store.outcomes(tx, agency, answers, acting=acting, now=moment.now))
+
+
+def _issue_one(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    debt: instruments.Debt,
+    *,
+    kinds: Collection[instruments.Kind],
+    known: Sequence[store.Instrument],
+    moment: moments.Moment,
+    bank: providers.BankProvider,
+) -> list[uuid.UUID]:
+    payable = {one.kind: one for one in known if one.state in instruments.LIVE and not one.unwanted}
+    wanted = kinds or [kind for kind in MAKERS.get(debt.currency, {}) if kind.value not in payable]
+    for kind in wanted:
+        if kind.value in payable:
+            raise instruments.InstrumentPayable(
+                "cancel it or reissue it", instrument=payable[kind.value].id, kind=kind.value
+            )
+    if payable and not wanted:
+        one = next(iter(payable.values()))
+        raise instruments.InstrumentPayable("every means has one", instrument=one.id, kind=one.kind)
+    made = _draft(tx, agency, debts=[debt], kinds=wanted, moment=moment, bank=bank)
+    return _drafted(made, debt, kinds)
+
+
+def _drafted(
+    made: Sequence[store.Instrument], debt: instruments.Debt, kinds: Collection[instruments.Kind]
+) -> list[uuid.UUID]:
+    """Ids of what was made. Raises where a kind asked for, or all, could not be made."""
+    missing = [kind.value for kind in kinds if kind.value not in {one.kind for one in made}]
+    if debt.amount_minor > boleto.MAX_AMOUNT_MINOR and instruments.Kind.BOLETO.value in missing:
+        raise instruments.AmountAboveInstrument(
+            "a slip cannot say so much",
+            amount_minor=debt.amount_minor,
+            maximum_minor=boleto.MAX_AMOUNT_MINOR,
+        )
+    if missing or not made:
+        raise instruments.MeansNotAccepted(
+            "the creditor does not accept it, or has no account that takes it",
+            kinds=",".join(missing),
+            currency=debt.currency,
+        )
+    return [one.id for one in made]
+
+
+def _draft(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    *,
+    debts: Sequence[instruments.Debt],
+    kinds: Collection[instruments.Kind] = (),
+    moment: moments.Moment,
+    bank: providers.BankProvider,
+) -> list[store.Instrument]:
+    """Draft what the creditors accept for debts of one currency, of the kinds asked for (none: all). The accounts are
+    locked."""
+    earlier = _Earlier(tx, agency, debts)
+    made: list[store.Instrument] = []
+    titles: dict[uuid.UUID, tuple[tuple[uuid.UUID, int], ...]] = {}
+    for creditor_id in sorted({debt.creditor_id for debt in debts}):
+        own = [debt for debt in debts if debt.creditor_id == creditor_id]
+        accepted = creditor_store.settings(tx, agency, creditor_id).accepted_means
+        account = collection_store.default(tx, agency, creditor_id) or bank.account
+        desk = makers.Desk(
+            tx=tx, agency=agency, moment=moment, creditor_id=creditor_id, account=account, bank=bank
+        )
+        for kind, maker in MAKERS.get(own[0].currency, {}).items():
+            if kind.value not in accepted or (kinds and kind not in kinds):
+                continue
+            new_ids = [ids.new() for _ in own]
+            for debt, key, fields in zip(own, new_ids, maker(desk, own, new_ids), strict=True):
+                if fields is not None:
+                    waits_for = earlier.waits_for(debt, kind)
+                    generation = earlier.next_generation(debt, kind)
+                    made.append(_instrument(desk, debt, kind, key, fields, generation, waits_for))
+                    titles[key] = debt.titles
+    store.add(tx, agency, made, titles)
+    _publish(tx, moment, made)
+    return made
+
+
+class _Earlier:
+    """Earlier instruments of some debts: counts generations, and says what is not unusable yet."""
+
+    def __init__(self, tx: db.Transaction, agency: uuid.UUID, debts: Sequence[instruments.Debt]) -> None:
+        instalments = [debt.instalment_id for debt in debts if debt.instalment_id is not None]
+        cases = [debt.case_id for debt in debts if debt.instalment_id is None]
+        title_ids = [title_id for debt in debts for title_id, _ in debt.titles]
+        self._found: dict[tuple[uuid.UUID, uuid.UUID | None, str], list[store.Instrument]] = {}
+        for group in store.of_instalments(tx, agency, instalments).values():
+            for one in group:
+                self._found.setdefault(one.subject, []).append(one)
+        for one in store.loose(tx, agency, cases) if cases else ():
+            self._found.setdefault(one.subject, []).append(one)
+        self._same_titles = {one.id for one in _of_titles(tx, agency, title_ids)}
+
+    def next_generation(self, debt: instruments.Debt, kind: instruments.Kind) -> int:
+        """Of the instalment, or of all loose titles of the case."""
+        found = self._found.get((debt.case_id, debt.instalment_id, kind.value), ())
+        return 1 + max((one.generation for one in found), default=0)
+
+    def waits_for(self, debt: instruments.Debt, kind: instruments.Kind) -> uuid.UUID | None:
+        """The one of the same kind for the same debt that the bank may still take. Raises InstrumentPayable where they
+        are several."""
+        found = [
+            one
+            for one in self._found.get((debt.case_id, debt.instalment_id, kind.value), ())
+            if (one.state in instruments.CLOSING or (one.unwanted and one.state in instruments.LIVE))
+            and (debt.instalment_id is not None or one.id in self._same_titles)
+        ]
+        if len(found) > 1:
+            raise instruments.InstrumentPayable(
+                "several are being cancelled: ask again when they are",
+                instrument=found[0].id,
+                kind=kind.value,
+            )
+        return found[0].id if found else None
+
+
+def _of_titles(
+    tx: db.Transaction, agency: uuid.UUID, title_ids: Sequence[uuid.UUID]
+) -> list[store.Instrument]:
+    """Instruments of loose titles that the bank takes, or may take."""
+    if not title_ids:
+        return []
+    return store.of_titles(tx, agency, title_ids, states=instruments.LIVE | instruments.CLOSING)
+
+
+def _instrument(
+    desk: makers.Desk,
+    debt: instruments.Debt,
+    kind: instruments.Kind,
+    key: uuid.UUID,
+    fields: makers.Fields,
+    generation: int,
+    waits_for: uuid.UUID | None,
+) -> store.Instrument:
+    ends = debt.due_date
+    if debt.instalment_id is not None:
+        ends += datetime.timedelta(days=desk.account.payable_days)
+    return store.Instrument(
+        id=key,
+        case_id=debt.case_id,
+        instalment_id=debt.instalment_id,
+        account_id=desk.account.id,
+        kind=kind.value,
+        generation=generation,
+        state=instruments.State.DRAFT.value,
+        currency=debt.currency,
+        amount_minor=debt.amount_minor,
+        issue_date=desk.moment.business_date,
+        due_date=debt.due_date,
+        payable_until=None if kind in instruments.ENDLESS else providers.payable_until(ends, debt.currency),
+        due_at=store.NEVER if waits_for is not None else desk.moment.now,
+        waits_for_id=waits_for,
+        **dataclasses.asdict(fields),
+    )
+
+
+def _debt_of_instalment(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    instalment_id: uuid.UUID,
+    *,
+    date: datetime.date | None,
+    moment: moments.Moment,
+) -> instruments.Debt:
+    """What is owed on an instalment on a date, its account locked."""
+    for agreement_id in account_store.agreements_of_instalments(tx, agency, [instalment_id]):
+        agreement = account_store.agreements(tx, agency, [agreement_id])[agreement_id]
+        account_store.lock(tx, agency, agreement.case_ids)
+        agreement = account_store.agreements(tx, agency, [agreement_id])[agreement_id]
+        rows = account_store.instalments(tx, agency, [agreement_id])[agreement_id]
+        instalment = next(one for one in rows if one.instalment_id == instalment_id)
+        if agreement.state not in accounts.IN_FORCE or not instalment.open_minor:
+            raise instruments.InstalmentNotOpen(
+                "nothing is to be paid on it",
+                agreement_state=agreement.state.value,
+                instalment_state=instalment.state.value,
+            )
+        own = max(instalment.due_date, moment.business_date)
+        due_date = (
+            _due_date(date or own, agreement.currency, moment) if date or own > instalment.due_date else own
+        )
+        owner = store.owners(tx, agency, [agreement_id])[agreement_id]
+        return instruments.Debt(
+            case_id=owner.case_id,
+            creditor_id=owner.creditor_id,
+            currency=agreement.currency,
+            instalment_id=instalment_id,
+            amount_minor=balances.explain_instalment(instalment, due_date).total_minor,
+            due_date=due_date,
+        )
+    raise errors.ResourceNotFound("no such instalment", instalment=instalment_id)
+
+
+def _debt_of_titles(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    case_id: uuid.UUID,
+    title_ids: Sequence[uuid.UUID],
+    *,
+    date: datetime.date | None,
+    moment: moments.Moment,
+) -> instruments.Debt:
+    """What is owed on titles of a case on a date, its account locked."""
+    case = account_store.lock(tx, agency, [case_id]).get(case_id)
+    if case is None:
+        raise errors.ResourceNotFound("no such case", case=case_id)
+    due_date = _due_date(date or moment.business_date, case.currency, moment)
+    there = {one.title_id: one for one in account_store.titles(tx, agency, [case_id], also=title_ids)}
+    parts = []
+    for title_id in sorted(title_ids):
+        title = there.get(title_id)
+        owed = balances.explain_title(title, due_date).total_minor if title is not None else 0
+        if title is None or title.agreement_id is not None or not title.open_minor or owed <= 0:
+            raise instruments.TitleNotCollectable(
+                "expected open titles of the case, outside an agreement",
+                title=title_id,
+                state=title.state.value if title is not None else "UNKNOWN",
+            )
+        parts.append((title_id, owed))
+    return instruments.Debt(
+        case_id=case_id,
+        creditor_id=case.creditor_id,
+        currency=case.currency,
+        titles=tuple(parts),
+        amount_minor=sum(owed for _, owed in parts),
+        due_date=due_date,
+    )
+
+
+def _due_date(date: datetime.date, currency: str, moment: moments.Moment) -> datetime.date:
+    """The business day on or after a date within the range. Raises InvalidRequest."""
+    instruments.check_date(date, today=moment.business_date)
+    return providers.payable_until(date, currency)
+
+
+def _locked(
+    tx: db.Transaction, agency: uuid.UUID, instrument_id: uuid.UUID, *, version: int | None
+) -> store.Instrument:
+    found = store.find(tx, agency, instrument_id)
+    if found is None:
+        raise errors.ResourceNotFound("no such instrument", instrument=instrument_id)
+    account_store.lock(tx, agency, [found.case_id])
+    found = store.find(tx, agency, instrument_id)
+    assert found is not None
+    if version is not None and found.version != version:
+        raise errors.VersionMismatch("the instrument changed since it was read", etag=found.version)
+    return found
+
+
+def _publish(tx: db.Transaction, moment: moments.Moment, changed: Sequence[store.Instrument]) -> None:
+    if changed:
+        facts.instruments_changed(tx, moment, changed)

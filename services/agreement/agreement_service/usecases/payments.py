@@ -160,6 +160,10 @@ def enter(
         elif one.state is accounts.PaymentState.UNIDENTIFIED and not one.by_hand:
             late.append(one)
     store.confirm(tx, agency, [one for one in late if one.id in said])
+    # what the bank does not say, who reported it may have said
+    told = [one for one in late if one.id in said and matches[one.identity] is None and _own(one) is None]
+    for one, match in zip(told, store.match(tx, agency, [_references(one) for one in told]), strict=True):
+        matches[one.identity] = match
     coming = [one for one in fresh if one.state is accounts.PaymentState.UNIDENTIFIED]
     found_now = {
         one.id: match
