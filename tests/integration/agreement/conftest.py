@@ -69,7 +69,16 @@ class Directory:
         """A debtor a case."""
         return {
             case_id: providers.Parties(
-                debtor_name="João Conceição", debtor_document_type="CPF", debtor_document="39053344705"
+                debtor_name="João Conceição",
+                debtor_document_type="CPF",
+                debtor_document="39053344705",
+                debtor_address="Rua das Laranjeiras, 12",
+                debtor_city="São Paulo",
+                debtor_region="SP",
+                debtor_postal_code="01234567",
+                creditor_name="Lojas Andrade S.A.",
+                creditor_document="16727230000197",
+                creditor_address="Av. Paulista, 1000, São Paulo",
             )
             for case_id in case_ids
         }

@@ -1,6 +1,8 @@
 """Collecting in euro on a real database: references, mandates, collection files, returns."""
 
+import concurrent.futures
 import datetime
+import threading
 import uuid
 from typing import Any
 from xml.etree import ElementTree
@@ -11,7 +13,8 @@ from agreement_service import worker
 from agreement_service.domain import multibanco, plans, sepa
 from agreement_service.store import mandates as store
 from agreement_service.usecases import collections, mandates
-from servicekit import errors
+from recupera.agreement.v1 import agreement_service_pb2, mandate_service_pb2, mandates_pb2
+from servicekit import dates, errors
 
 FRIDAY = datetime.date(2026, 11, 20)
 IBAN = "PT50000201231234567890154"
@@ -65,7 +68,7 @@ class Desk:
                 agency=self.agency.agency,
                 **{
                     "case_id": case_id,
-                    "reference": f"M-{str(case_id)[:8]}",
+                    "reference": f"M-{case_id.hex[-12:]}",
                     "signature_date": FRIDAY,
                     "scheme": sepa.Scheme.CORE,
                     "one_off": False,
@@ -408,3 +411,150 @@ def test_no_iban_leaves_in_facts(agency, desk):
     desk.sign(case_id)
     desk.agree(case_id)
     assert not agency.rows("SELECT 1 FROM outbox WHERE position(%s IN value) > 0", IBAN.encode())
+
+
+def at_once(*works: Any) -> list[Any]:
+    """Run all, started together; results, or the typed errors."""
+    barrier = threading.Barrier(len(works))
+
+    def run(work: Any) -> Any:
+        barrier.wait()
+        try:
+            return work()
+        except errors.ServiceError as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(len(works)) as pool:
+        return [future.result(timeout=60) for future in [pool.submit(run, work) for work in works]]
+
+
+def test_two_files_at_once_ask_for_each_debit_once(agency, desk):
+    desk.open_account()
+    for _ in range(5):
+        case_id = desk.place()
+        desk.sign(case_id)
+        desk.agree(case_id)
+    agency.set_clock(day(10))
+    results = at_once(*[lambda: desk.collect(day(20))] * 3)
+    assert sum(isinstance(one, uuid.UUID) for one in results) == 1
+    assert {type(one) for one in results if not isinstance(one, uuid.UUID)} == {collections.NothingToCollect}
+    (row,) = agency.rows("SELECT * FROM collection_files")
+    assert (row.transactions, row.total_minor) == (5, 50_000)
+
+
+def test_a_return_against_a_withdrawal(agency, desk):
+    desk.open_account()
+    for number in range(3):
+        case_id = desk.place()
+        mandate = desk.sign(case_id, reference=f"R-{number}")
+        agreement = desk.agree(case_id)
+        agency.set_clock(day(10))
+        desk.collect(day(20))
+        key = next(one.txid for one in desk.debits() if one.state == "ASKED" and one.mandate_id == mandate)
+        payment = agency.pay(10_000, means="SEPA_DD", currency="EUR", txid=key)
+        results = at_once(lambda: desk.cancel(mandate), lambda: desk.come_back(key, "AM04"))  # noqa: B023
+        assert results == [None, None]
+        assert desk.mandate(mandate).state is sepa.MandateState.CANCELLED
+        assert agency.payment(payment).state.value == "REVERSED"
+        live = [one for one in desk.debits() if one.mandate_id == mandate and one.state == "DUE"]
+        assert live == []
+        assert len(agency.instalments(agreement)) == 3
+        agency.set_clock(FRIDAY)
+
+
+ADMIN = ("agreement.read", "agreement.write", "agreement.admin")
+
+
+def test_collecting_over_grpc(agency, api):
+    account = mandates_pb2.EuroAccount(
+        name=f"{api.name}/creditors/{agency.creditor_id}/euroAccount",
+        holder_name="Banco Azul SA",
+        iban="PT50 0002 0123 1234 5678 9015 4",
+        scheme_identifier="PT73ZZZ123456",
+        multibanco_entity="11223",
+    )
+    asked = mandate_service_pb2.UpdateEuroAccountRequest(euro_account=account, request_id="account-1")
+    assert api.refused("UpdateEuroAccount", asked)[0] == "PERMISSION_DENIED"
+    set_ = api("UpdateEuroAccount", asked, scopes=ADMIN)
+    assert (set_.iban, set_.pre_notice_days, set_.etag) == (IBAN, 14, "1")
+    assert api("UpdateEuroAccount", asked, scopes=ADMIN) == set_
+    account.etag = "7"
+    stale = mandate_service_pb2.UpdateEuroAccountRequest(euro_account=account)
+    assert api.refused("UpdateEuroAccount", stale, scopes=ADMIN) == ("ABORTED", "VERSION_MISMATCH")
+    assert api("GetEuroAccount", mandate_service_pb2.GetEuroAccountRequest(name=account.name)) == set_
+    other = f"{api.name}/creditors/{uuid.uuid4()}/euroAccount"
+    assert (
+        api.refused("GetEuroAccount", mandate_service_pb2.GetEuroAccountRequest(name=other))[0] == "NOT_FOUND"
+    )
+    desk = Desk(agency)
+    case_id = desk.place()
+    agreement = desk.agree(case_id)
+    signed = mandate_service_pb2.CreateMandateRequest(
+        parent=api.name,
+        case_id=str(case_id),
+        reference="M-1",
+        signature_date=dates.to_proto(FRIDAY),
+        iban=IBAN,
+        request_id="mandate-1",
+    )
+    mandate = api("CreateMandate", signed)
+    assert api("CreateMandate", signed) == mandate
+    assert mandate.state == mandates_pb2.Mandate.STATE_ACTIVE
+    assert mandate.scheme == mandates_pb2.Mandate.SCHEME_CORE
+    assert mandate.iban_end == "0154"
+    assert IBAN not in str(mandate)
+    assert api("GetMandate", mandate_service_pb2.GetMandateRequest(name=mandate.name)) == mandate
+    for case in ("", str(case_id)):
+        listed = api("ListMandates", mandate_service_pb2.ListMandatesRequest(parent=api.name, case_id=case))
+        assert list(listed.mandates) == [mandate]
+    agency.act()
+    shown = api(
+        "GetAgreement",
+        agreement_service_pb2.GetAgreementRequest(name=f"{api.name}/agreements/{agreement}"),
+    )
+    by_kind = {one.kind: one for one in shown.instalments[0].instruments}
+    kinds = type(shown.instalments[0].instruments[0])
+    assert by_kind[kinds.KIND_MULTIBANCO].entity == "11223"
+    assert len(by_kind[kinds.KIND_MULTIBANCO].reference) == len("123 123 451")
+    key = by_kind[kinds.KIND_SEPA_DD].end_to_end_id
+    agency.set_clock(day(10))
+    wanted = mandate_service_pb2.CreateCollectionFileRequest(
+        parent=api.name,
+        creditor_id=str(agency.creditor_id),
+        due_through=dates.to_proto(day(20)),
+        request_id="file-1",
+    )
+    file = api("CreateCollectionFile", wanted, scopes=ADMIN)
+    assert api("CreateCollectionFile", wanted, scopes=ADMIN) == file
+    assert (file.state, file.number, file.transactions) == (mandates_pb2.CollectionFile.STATE_DRAFT, 1, 1)
+    download = mandate_service_pb2.DownloadCollectionFileRequest(name=file.name)
+    assert api.refused("DownloadCollectionFile", download, scopes=ADMIN) == (
+        "FAILED_PRECONDITION",
+        "COLLECTION_FILE_NOT_READY",
+    )
+    desk.write()
+    ready = api("GetCollectionFile", mandate_service_pb2.GetCollectionFileRequest(name=file.name))
+    assert ready.state == mandates_pb2.CollectionFile.STATE_READY
+    body = api("DownloadCollectionFile", download, scopes=ADMIN)
+    assert body.content_type == "application/xml"
+    assert IBAN.encode() in body.data
+    files = api("ListCollectionFiles", mandate_service_pb2.ListCollectionFilesRequest(parent=api.name))
+    assert list(files.collection_files) == [ready]
+    in_file = api("ListDirectDebits", mandate_service_pb2.ListDirectDebitsRequest(parent=file.name))
+    assert [one.end_to_end_id for one in in_file.direct_debits] == [key]
+    all_ = api("ListDirectDebits", mandate_service_pb2.ListDirectDebitsRequest(parent=api.name, page_size=2))
+    assert len(all_.direct_debits) == 2
+    assert all_.next_page_token
+    came = mandate_service_pb2.RecordReturnRequest(
+        parent=api.name, end_to_end_id=key, reason_code="MD01", request_id="return-1"
+    )
+    returned = api("RecordReturn", came)
+    assert returned.state == mandates_pb2.DirectDebit.STATE_RETURNED
+    assert returned.collection_file == file.name
+    assert api("RecordReturn", came) == returned
+    came.reason_code, came.request_id = "XX00", ""
+    assert api.refused("RecordReturn", came) == ("INVALID_ARGUMENT", "RETURN_CODE_UNKNOWN")
+    ended = api("GetMandate", mandate_service_pb2.GetMandateRequest(name=mandate.name))
+    assert ended.state == mandates_pb2.Mandate.STATE_CANCELLED
+    cancel = mandate_service_pb2.CancelMandateRequest(name=mandate.name)
+    assert api.refused("CancelMandate", cancel) == ("FAILED_PRECONDITION", "MANDATE_OVER")
