@@ -252,7 +252,7 @@ class Account:
         for title in debtors:
             if title.agreement_id is None and not title.acquirer:
                 left = self._pay_title(title, left, payment.key.value_date, entries)
-        payment.entries = entries
+        payment.entries = _merged(entries) if payment.chosen else entries
         payment.allocated_minor = usable - left
         payment.overpaid_minor = left
         payment.settle_state()
@@ -335,3 +335,12 @@ class Account:
     def _record_agreement(self, entries: Iterable[Entry], date: datetime.date) -> None:
         assert self.agreement is not None
         self.postings += [Posting(entry, date, None, self.agreement.agreement_id) for entry in entries]
+
+
+def _merged(entries: Sequence[Entry]) -> list[Entry]:
+    """One entry a title, instalment, component and kind: a chosen title may get its share and more of the rest."""
+    sums: dict[Entry, int] = {}
+    for entry in entries:
+        key = dataclasses.replace(entry, amount_minor=0)
+        sums[key] = sums.get(key, 0) + entry.amount_minor
+    return [dataclasses.replace(key, amount_minor=amount) for key, amount in sums.items()]
