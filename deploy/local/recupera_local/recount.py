@@ -195,9 +195,11 @@ def _payments(
         for agreement in made:
             for instalment in agreement.get("instalments", []):
                 for instrument in instalment.get("instruments", []):
-                    for key in ("txid", "ourNumber"):
+                    for key in ("txid", "ourNumber", "endToEndId"):
                         if instrument.get(key):
                             by_instrument[instrument[key]] = case
+                    if instrument.get("reference"):
+                        by_instrument[f"{instrument['entity']} {instrument['reference']}"] = case
     paid_in: dict[str, Decimal] = {}
     by_case: dict[CaseKey, list[tuple[Path, _Payment]]] = {}
     known: set[tuple[str, str, str, str]] = set()

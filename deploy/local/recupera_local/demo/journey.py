@@ -389,6 +389,11 @@ class Journey:
                     row |= {"means": "BOLETO", "our_number": slip["ourNumber"]}
                 elif pix is not None:
                     row |= {"means": "PIX", "txid": pix["txid"]}
+                elif (reference := instruments.get("KIND_MULTIBANCO")) is not None:
+                    row |= {
+                        "means": "MULTIBANCO",
+                        "our_number": f"{reference['entity']} {reference['reference']}",
+                    }
                 else:
                     row |= {"contract_reference": case["contractReference"]}
                 rows.append(row)
