@@ -93,7 +93,11 @@ class Desk:
 
     def undo(self, case_id, *title_ids):
         return self.run(
-            writeoffs.undo, case_id=case_id, title_ids=list(title_ids), reason="too soon", bank=self.agency.bank
+            writeoffs.undo,
+            case_id=case_id,
+            title_ids=list(title_ids),
+            reason="too soon",
+            bank=self.agency.bank,
         )
 
     def balances(self, **scope):
@@ -300,7 +304,10 @@ def test_titles_chosen_by_hand_are_paid_first(agency, desk):
     payment = desk.record(
         25_000, case_id=new.case_id, chosen=((new.title_id, 5_000), (middle.title_id, 4_000))
     )
-    assert [agency.title(one).received_minor for one in (new, middle)] == [5_000, 4_000 + 25_000 - 9_000 - 10_350]
+    assert [agency.title(one).received_minor for one in (new, middle)] == [
+        5_000,
+        4_000 + 25_000 - 9_000 - 10_350,
+    ]
     assert agency.title(old).state == "PAID"
     assert agency.payment(payment).allocated_minor == 25_000
     # an earlier payment of the oldest frees what this one had put there; the chosen keep theirs
@@ -466,7 +473,9 @@ def test_titles_are_settled_without_cash_and_owe_again(agency, desk):
     assert desk.write_off(old.case_id) == (143_500, "BRL")
     desk.undo(old.case_id, old.title_id, new.title_id)
     assert [balance_of(agency, one) for one in (old, new)] == before
-    rows = agency.rows("SELECT number, amount_minor FROM write_offs WHERE title_id = %s ORDER BY 1", old.title_id)
+    rows = agency.rows(
+        "SELECT number, amount_minor FROM write_offs WHERE title_id = %s ORDER BY 1", old.title_id
+    )
     assert [tuple(row) for row in rows] == [(1, 93_500), (2, 93_500)]
 
 
@@ -612,5 +621,14 @@ def test_the_sides_of_every_kind_are_those_of_the_domain(agency, desk):
         kinds = two_sides.Kind if row.kind in two_sides.Kind.__members__ else accounts.Kind
         assert two_sides.sides(kinds(row.kind), row.component, row.amount_minor) == (row.debit, row.credit)
         seen.add(row.kind)
-    assert seen >= {"PLACED", "PAID_IN", "OVERPAID", "CREDITED", "REFUNDED", "REVERSED", "CHARGED", "RECEIVED"}
+    assert seen >= {
+        "PLACED",
+        "PAID_IN",
+        "OVERPAID",
+        "CREDITED",
+        "REFUNDED",
+        "REVERSED",
+        "CHARGED",
+        "RECEIVED",
+    }
     assert seen >= {"WAIVED", "WRITTEN_OFF"}

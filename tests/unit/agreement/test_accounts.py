@@ -2,6 +2,7 @@
 
 import copy
 import datetime
+import itertools
 import uuid
 
 import hypothesis
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agreement_service.domain import accounts
+from agreement_service.domain.accounts import waterfalls
 
 CASE = uuid.UUID(int=1)
 AGREEMENT = uuid.UUID(int=2)
@@ -193,6 +195,88 @@ def test_a_reversed_payment_leaves_no_trace(amounts, which, in_agreement):
 
 
 @given(
+    amounts=st.lists(st.tuples(st.integers(1, 90_000), st.integers(-40, 0)), min_size=2, max_size=6),
+    order=st.randoms(use_true_random=False),
+    which=st.integers(0, 5),
+    share=st.integers(0, 100),
+)
+def test_a_refund_leaves_the_same_as_if_that_money_had_never_come(amounts, order, which, share):
+    """Whatever comes in whatever order, and one is reversed afterwards: what was refunded pays nothing."""
+
+    def made(number, refunded=0):
+        minor, days = amounts[number]
+        one = payment(number, minor, TODAY + datetime.timedelta(days=days))
+        one.refunded_minor = refunded
+        return one
+
+    def opened():
+        return accounts.Account(titles=[title(1, 60_000), title(2, 30_000, TODAY)])
+
+    shuffled = list(range(len(amounts)))
+    order.shuffle(shuffled)
+    account, done = opened(), {}
+    for number in shuffled:
+        done[number] = made(number)
+        later = [one for one in done.values() if one.key > done[number].key]
+        account.settle(new=[done[number]], later=later, business_date=TODAY)
+    spender = done[which % len(amounts)]
+    part = spender.overpaid_minor * share // 100
+    spender.refunded_minor += part
+    spender.overpaid_minor -= part
+    spender.settle_state()
+    (gone,) = [one for number, one in done.items() if number == (which + 1) % len(amounts)]
+    later = [one for one in done.values() if one.key > gone.key]
+    account.settle(removed=[gone], later=later, business_date=TODAY)
+    check(account)
+    again = [
+        made(number, part if done[number] is spender else 0) for number in done if done[number] is not gone
+    ]
+    expected = opened()
+    expected.settle(new=again, business_date=TODAY)
+    assert snapshot(account) == snapshot(expected)
+    mine = sorted((one.key, one.entries, one.state) for one in done.values() if one is not gone)
+    assert mine == sorted((one.key, one.entries, one.state) for one in again)
+
+
+@given(
+    shares=st.lists(st.integers(1, 40_000), min_size=2, max_size=2),
+    amount=st.integers(80_000, 200_000),
+    earlier=st.integers(1, 100_000),
+)
+def test_chosen_titles_get_their_share_first_and_every_centavo_is_somewhere(shares, amount, earlier):
+    account = accounts.Account(titles=[title(1, 60_000), title(2, 50_000), title(3, 40_000)])
+    chosen = account.titles[2], account.titles[1]
+    one = payment(2, amount)
+    one.chosen = tuple((of.title_id, most) for of, most in zip(chosen, shares, strict=True))
+    account.settle(new=[one], business_date=TODAY)
+    before = payment(1, earlier, TODAY - datetime.timedelta(days=3))
+    account.settle(new=[before], later=[one], business_date=TODAY)
+    check(account)
+    assert one.allocated_minor + one.overpaid_minor == amount
+    keys = [(entry.title_id, entry.component, entry.kind) for entry in one.entries]
+    assert len(set(keys)) == len(keys), "one entry a title and component"
+    got = {of.title_id: 0 for of in account.titles}
+    for entry in one.entries:
+        got[entry.title_id] += entry.amount_minor if entry.kind == "RECEIVED" else 0
+    for of, most in zip(chosen, shares, strict=True):
+        assert got[of.title_id] >= most or not of.open_minor
+
+
+def test_standard_4_8_lawful_orders():
+    """CC BR 354, CC PT 785: 8 orders of members within each of the 3 orders of groups, and no others."""
+    pairs = [("COSTS", "FEES"), ("PENALTY", "INTEREST"), ("CORRECTION", "PRINCIPAL")]
+    found = 0
+    for order in itertools.permutations(accounts.WATERFALL):
+        place = {component.value: at for at, component in enumerate(order)}
+        together = all(abs(place[one] - place[two]) == 1 for one, two in pairs)
+        expected = together and place["COSTS"] < place["PENALTY"]
+        assert waterfalls.lawful(order) is expected
+        found += expected
+    assert found == 3 * 8
+    assert waterfalls.lawful(accounts.WATERFALL)
+
+
+@given(
     minor=st.integers(1, 400_000),
     count=st.integers(1, 12),
     interest=st.integers(0, 500),
@@ -255,7 +339,8 @@ class Money(RuleBasedStateMachine):
                 for number, minor in enumerate(minors)
             ]
         )
-        self.live, self.behind, self.count = [], [], 0
+        self.live, self.behind, self.gone, self.count = [], [], [], 0
+        self.written = {}
         self.paid_in = 0
         self.accepted = False
 
@@ -269,16 +354,56 @@ class Money(RuleBasedStateMachine):
         self.live.append(made)
 
     @precondition(lambda self: self.live)
-    @rule(which=st.integers(0, 50))
-    def reverse(self, which):
+    @rule(which=st.integers(0, 50), becomes=st.sampled_from(["REVERSED", "ANNULLED", "UNIDENTIFIED"]))
+    def reverse(self, which, becomes):
         gone = self.live.pop(which % len(self.live))
+        self.gone.append(gone)
         later = [one for one in self.live if one.key > gone.key]
-        self.account.settle(removed=[gone], later=later, business_date=TODAY)
+        becomes = accounts.PaymentState(becomes)
+        self.account.settle(removed=[gone], later=later, business_date=TODAY, becomes=becomes)
+        assert gone.state is becomes
+
+    @precondition(lambda self: any(one.overpaid_minor for one in (*self.live, *self.behind)))
+    @rule(which=st.integers(0, 50), part=st.integers(1, 1_000), as_credit=st.booleans())
+    def spend(self, which, part, as_credit):
+        holding = [one for one in (*self.live, *self.behind) if one.overpaid_minor]
+        spent = holding[which % len(holding)]
+        part = min(part, spent.overpaid_minor)
+        spent.overpaid_minor -= part
+        if as_credit:
+            spent.credited_minor += part
+        else:
+            spent.refunded_minor += part
+        spent.settle_state()
+
+    @rule(which=st.integers(0, 3))
+    def write_off(self, which):
+        chosen = self.account.titles[which % len(self.account.titles)]
+        if chosen.agreement_id is not None or not chosen.open_minor:
+            return
+        before = len(self.account.postings)
+        self.account.write_off([chosen.title_id], date=TODAY)
+        entries = [post.entry for post in self.account.postings[before:]]
+        self.written.setdefault(chosen.title_id, []).extend(entries)
+        assert not chosen.open_minor
+        self._epoch()
+
+    @precondition(lambda self: self.written)
+    @rule(which=st.integers(0, 3))
+    def undo_write_off(self, which):
+        title_id = sorted(self.written)[which % len(self.written)]
+        chosen = self.account.title(title_id)
+        if chosen.agreement_id is not None:
+            return
+        self.account.undo_write_off(self.written.pop(title_id), date=TODAY)
+        assert not chosen.written_off_minor
+        self._epoch()
 
     @precondition(lambda self: self.behind)
     @rule(which=st.integers(0, 50))
     def reverse_behind(self, which):
         gone = self.behind.pop(which % len(self.behind))
+        self.gone.append(gone)
         oldest = {row.instalment_id: self.account.titles[0].title_id for row in self.account.ended}
         current = self.account.agreement
         in_force = (
@@ -330,8 +455,12 @@ class Money(RuleBasedStateMachine):
         check(self.account)
         for one in (*self.live, *self.behind):
             received = sum(entry.amount_minor for entry in one.entries if entry.kind == "RECEIVED")
-            assert one.allocated_minor + one.overpaid_minor == one.amount_minor
+            spent = one.refunded_minor + one.credited_minor
+            assert one.allocated_minor + one.overpaid_minor + spent == one.amount_minor
+            assert min(one.allocated_minor, one.overpaid_minor) >= 0
             assert received == one.allocated_minor
+        for one in self.gone:
+            assert (one.allocated_minor, one.overpaid_minor, one.entries) == (0, 0, [])
         taken = sum(one.allocated_minor for one in (*self.live, *self.behind))
         plan = sum(row.paid_interest_minor for row in (*self.account.instalments, *self.account.ended))
         assert taken == sum(one.received_minor for one in self.account.titles) + plan
