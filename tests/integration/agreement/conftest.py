@@ -27,6 +27,7 @@ from agreement_service.usecases import agreements, life, moments, payments, summ
 from recupera.agreement.v1 import (
     agreement_service_pb2_grpc,
     approval_service_pb2_grpc,
+    instrument_service_pb2_grpc,
     ledger_service_pb2_grpc,
     mandate_service_pb2_grpc,
     offer_service_pb2_grpc,
@@ -467,6 +468,7 @@ def agency(
 STUBS = (
     agreement_service_pb2_grpc.AgreementServiceStub,
     approval_service_pb2_grpc.ApprovalServiceStub,
+    instrument_service_pb2_grpc.InstrumentServiceStub,
     ledger_service_pb2_grpc.LedgerServiceStub,
     mandate_service_pb2_grpc.MandateServiceStub,
     offer_service_pb2_grpc.OfferServiceStub,
