@@ -1,6 +1,7 @@
 """Collecting in euro on a real database: references, mandates, collection files, returns."""
 
 import concurrent.futures
+import dataclasses
 import datetime
 import threading
 import uuid
@@ -10,9 +11,10 @@ from xml.etree import ElementTree
 import pytest
 
 from agreement_service import worker
-from agreement_service.domain import multibanco, plans, sepa
+from agreement_service.domain import creditors, multibanco, plans, sepa
 from agreement_service.store import mandates as store
 from agreement_service.usecases import collections, mandates
+from agreement_service.usecases import creditors as creditor_cases
 from recupera.agreement.v1 import agreement_service_pb2, mandate_service_pb2, mandates_pb2
 from servicekit import dates, errors
 
@@ -143,7 +145,7 @@ def of_kind(agency: Any, agreement_id: uuid.UUID, kind: str) -> list[Any]:
     return [one for one in agency.instruments(agreement_id) if one.kind == kind]
 
 
-@pytest.mark.feature("S1-29")
+@pytest.mark.feature("S1-05")
 def test_an_agreement_in_euro_has_multibanco_references(agency, desk):
     agreement = desk.agree(desk.place())
     found = of_kind(agency, agreement, "MULTIBANCO")
@@ -157,6 +159,25 @@ def test_an_agreement_in_euro_has_multibanco_references(agency, desk):
     assert {one.kind for one in agency.instruments(agreement)} == {"MULTIBANCO"}
     assert len({one.our_number for one in found}) == 3
     assert all(one.payable_until is None for one in found)
+
+
+@pytest.mark.feature("S1-29")
+@pytest.mark.parametrize("accepted", [{"MULTIBANCO"}, {"SEPA_DD"}, {"TRANSFER"}, {"MULTIBANCO", "SEPA_DD"}])
+def test_instruments_are_of_the_means_that_the_creditor_accepts(agency, desk, accepted):
+    desk.open_account()
+    case_id = desk.place()
+    desk.sign(case_id)
+    with agency.tx() as tx:
+        creditor_cases.update(
+            tx=tx,
+            agency=agency.agency,
+            creditor_id=agency.creditor_id,
+            new=dataclasses.replace(creditors.DEFAULTS, accepted_means=frozenset(accepted)),
+            only=["accepted_means"],
+            version=None,
+        )
+    agreement = desk.agree(case_id)
+    assert {one.kind for one in agency.instruments(agreement)} == accepted - {"TRANSFER"}
 
 
 def test_references_are_of_the_creditors_own_entity(agency, desk):

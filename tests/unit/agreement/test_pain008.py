@@ -41,7 +41,6 @@ def texts(content, path):
     return [one.text for one in ElementTree.fromstring(content).findall(f".//{path}", NS)]
 
 
-@pytest.mark.feature("S1-29")
 def test_standard_4_7_a_file_is_valid_and_the_same_each_time():
     content = render(ONE)
     assert content == render(ONE)
