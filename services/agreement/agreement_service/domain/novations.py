@@ -17,7 +17,7 @@ import datetime
 import uuid
 from collections.abc import Mapping, Sequence
 
-from agreement_service.domain import accounts, creditors
+from agreement_service.domain import accounts, creditors, plans
 from servicekit import errors
 
 MAX_ACQUIRER = 60
@@ -66,6 +66,27 @@ class Nature:
                     )
                 )
         return wrong
+
+    def check_terms(self, terms: plans.Terms) -> list[errors.FieldViolation]:
+        """What is wrong with terms that go with it."""
+        wrong = []
+        if self.kind is accounts.AgreementKind.UNCHANGED and self.tolerance_date is not None:
+            if terms != unchanged(self.tolerance_date):
+                wrong.append(errors.FieldViolation("terms", "expected none with KIND_UNCHANGED"))
+        elif self.acquirer:
+            for field in ("annual_rate_e4", "down_payment_minor"):
+                if getattr(terms, field):
+                    name = field.removesuffix("_minor")
+                    wrong.append(errors.FieldViolation(f"terms.{name}", "expected none with an acquirer"))
+        return wrong
+
+
+def unchanged(tolerance_date: datetime.date) -> plans.Terms:
+    """Terms of an agreement of type A: everything on the tolerance date."""
+    return plans.Terms(instalments=1, first_due_date=tolerance_date)
+
+
+PLAN = Nature()
 
 
 def references(*, prefix: str, contract: str, number: int, instalments: Sequence[int]) -> dict[int, str]:

@@ -2,11 +2,27 @@
 
 import datetime
 import uuid
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from agreement_service.store import tables
 from servicekit import db
+
+
+class Moved(NamedTuple):
+    """An instalment whose state the day changed, as a case of its agreement sees it."""
+
+    partition: int
+    case_id: uuid.UUID
+    id: uuid.UUID
+    agreement_id: uuid.UUID
+    number: int
+    state: str
+    due_date: datetime.date
+    open_minor: int
+    version: int
+
 
 _CANDIDATES = """
     FROM agreement_cases JOIN agreements
@@ -71,12 +87,26 @@ _STATES = tables.sql(
             ON agreements.agency = instalments.agency AND agreements.id = instalments.agreement_id
         WHERE instalments.agency = :agency AND instalments.agreement_id = ANY(CAST(:ids AS uuid[]))
             AND instalments.state NOT IN ('PAID', 'PAID_LATE')
+    ), changed AS (
+        UPDATE instalments SET state = moved.state, version = version + 1
+        FROM moved WHERE instalments.agency = :agency AND instalments.id = moved.id
+            AND instalments.state <> moved.state
+        RETURNING instalments.id, instalments.agreement_id, instalments.number, instalments.state,
+            instalments.due_date, instalments.capital_minor + instalments.interest_minor
+                - instalments.paid_capital_minor - instalments.paid_interest_minor AS open_minor, instalments.version
     )
-    UPDATE instalments SET state = moved.state, version = version + 1
-    FROM moved WHERE instalments.agency = :agency AND instalments.id = moved.id AND instalments.state <> moved.state
-    RETURNING instalments.id, instalments.agreement_id
+    SELECT agreement_cases.partition, agreement_cases.case_id, changed.*
+    FROM changed JOIN agreement_cases
+        ON agreement_cases.agency = :agency AND agreement_cases.agreement_id = changed.agreement_id
+    ORDER BY agreement_cases.partition, agreement_cases.case_id, changed.number
     """
 ).bindparams(sa.bindparam("date", type_=sa.Date()))
+_IN_FORCE = tables.sql(
+    """
+    SELECT id FROM agreements
+    WHERE agency = :agency AND id = ANY(CAST(:ids AS uuid[])) AND state IN ('AWAITING_DOWN_PAYMENT', 'ACTIVE')
+    """
+)
 _DEFAULTED = tables.sql(
     """
     SELECT DISTINCT agreement_id FROM instalments
@@ -109,11 +139,15 @@ def earn(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, date: da
     tx.execute(_EARN, {"agency": agency, "ids": sorted(ids), "date": date})
 
 
-def move(
-    tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, date: datetime.date
-) -> set[uuid.UUID]:
-    """Bring the instalments of these agreements to their state on a date; which changed."""
-    return {row.id for row in tx.execute(_STATES, {"agency": agency, "ids": sorted(ids), "date": date})}
+def in_force(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of these agreements that are in force."""
+    return set(tx.execute(_IN_FORCE, {"agency": agency, "ids": sorted(ids)}).scalars())
+
+
+def move(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, date: datetime.date) -> list[Moved]:
+    """Bring the instalments of these agreements to their state on a date; those that changed, a row for each case of
+    their agreement, by partition."""
+    return [Moved(*row) for row in tx.execute(_STATES, {"agency": agency, "ids": sorted(ids), "date": date})]
 
 
 def defaulted(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID]) -> set[uuid.UUID]:

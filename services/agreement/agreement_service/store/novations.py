@@ -430,7 +430,8 @@ def documents(
     found = {}
     for row in tx.execute(_DOCUMENTS, {"agency": agency, "ids": sorted(set(ids))}).mappings():
         fields = dict(row)
-        found[fields.pop("agreement_id")] = SignedDocument(**fields)
+        agreement_id = fields.pop("agreement_id")
+        found[agreement_id] = SignedDocument(**fields)
     return found
 
 

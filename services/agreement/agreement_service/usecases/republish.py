@@ -7,6 +7,7 @@ import uuid
 from agreement_service.domain import accounts
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
+from agreement_service.store import approvals as approval_store
 from agreement_service.store import instruments as instrument_store
 from agreement_service.store import novations as novation_store
 from agreement_service.store import payments as payment_store
@@ -26,7 +27,7 @@ ZERO = uuid.UUID(int=0)
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far it is: titles that novations made, all titles, agreements with their instalments, payments, statements,
-    instruments, promises."""
+    instruments, promises, approval requests."""
 
     part: str = "novations"
     title: tuple[uuid.UUID, uuid.UUID] = (ZERO, ZERO)
@@ -51,8 +52,10 @@ def step(
             return _statements(tx, agency, progress, moment, page)
         case "instruments":
             return _instruments(tx, agency, progress, moment, page)
-        case _:
+        case "promises":
             return _promises(tx, agency, progress, moment, page)
+        case _:
+            return _approvals(tx, agency, progress, moment, page)
 
 
 def _novations(
@@ -94,7 +97,7 @@ def _titles(
             for row in rows
         ],
     )
-    return Progress(title=(rows[-1]["case_id"], rows[-1]["id"]))
+    return Progress(part="titles", title=(rows[-1]["case_id"], rows[-1]["id"]))
 
 
 def _agreements(
@@ -174,7 +177,7 @@ def _instruments(
 
 def _promises(
     tx: db.Transaction, agency: uuid.UUID, progress: Progress, moment: moments.Moment, page: int
-) -> Progress | None:
+) -> Progress:
     def read() -> list[promise_store.Promise]:
         return promise_store.page(
             tx, agency, creditor=None, case_id=None, state=None, after=progress.promise, limit=page
@@ -182,7 +185,7 @@ def _promises(
 
     seen = read()
     if not seen:
-        return None
+        return Progress(part="approvals")
     locked = {one.case_id for one in seen}
     db.lock_anchors(tx, account_store.ANCHORS, agency, locked)
     for one in read():
@@ -190,3 +193,20 @@ def _promises(
             facts.promise_changed(tx, moment, one)
     last = seen[-1]
     return Progress(part="promises", promise=(last.case_id, last.made_at, last.contact_id))
+
+
+def _approvals(
+    tx: db.Transaction, agency: uuid.UUID, progress: Progress, moment: moments.Moment, page: int
+) -> Progress | None:
+    def read() -> list[approval_store.Approval]:
+        return approval_store.page(tx, agency, date=moment.business_date, after=progress.after, limit=page)
+
+    seen = read()
+    if not seen:
+        return None
+    db.lock_anchors(tx, account_store.ANCHORS, agency, {key for one in seen for key in one.case_ids})
+    known = {one.id for one in seen}
+    for one in read():
+        if one.id in known:
+            facts.approval_changed(tx, moment, one)
+    return Progress(part="approvals", after=seen[-1].id)

@@ -161,7 +161,7 @@ def explain(
         subjects = [
             balances.explain_title(one, date, posted.get(one.title_id, ()))
             for one in owned
-            if one.agreement_id is None and one.open_minor
+            if one.agreement_id is None and one.open_minor and not one.acquirer
         ]
         agreement = agreements.get(case.agreement_id) if case.agreement_id is not None else None
         if agreement is not None and agreement.state in accounts.IN_FORCE:
@@ -169,6 +169,22 @@ def explain(
             subjects += [balances.explain_instalment(one, date) for one in rows if one.open_minor]
         found.append(CaseBalance(case_id=case_id, currency=case.currency, subjects=subjects))
     return found
+
+
+def lineage(
+    *, tx: db.Transaction, agency: uuid.UUID, title_id: uuid.UUID, creditor: uuid.UUID | None
+) -> tuple[list[placement.Listed], list[placement.Listed]]:
+    """Ancestors and descendants of a title by novation, all generations, oldest due date first (S5-02).
+
+    Raises ResourceNotFound, also for a title of another creditor than the caller's.
+    """
+    if not placement.listed(tx, agency, [title_id], creditor=creditor):
+        raise errors.ResourceNotFound("no such title", title=title_id)
+    up, down = novation_store.relatives(tx, agency, title_id)
+    return (
+        placement.listed(tx, agency, up, creditor=creditor),
+        placement.listed(tx, agency, down, creditor=creditor),
+    )
 
 
 def _known(

@@ -32,8 +32,10 @@ from agreement_service.domain.accounts.instalments import (
     Agreement,
     AgreementKind,
     AgreementState,
+    Honour,
     Instalment,
     InstalmentState,
+    honour,
     instalment_state,
 )
 from agreement_service.domain.accounts.payments import (
@@ -63,6 +65,7 @@ __all__ = [
     "AgreementState",
     "Component",
     "Entry",
+    "Honour",
     "Instalment",
     "InstalmentState",
     "Kind",
@@ -74,6 +77,7 @@ __all__ = [
     "TitleState",
     "Waterfalls",
     "applied_state",
+    "honour",
     "instalment_state",
     "title_state_on",
 ]

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import enum
 import uuid
+from collections.abc import Iterable
 
 from agreement_service.domain import creditors
 from agreement_service.domain.accounts.entries import Component, Entry, Kind
@@ -195,8 +196,8 @@ def instalment_state(
     """The state of an instalment of an agreement in force on a business date (S1-28: timers).
 
     `notice_days` before the due date it is NOTIFIED. Late counts from the due date, once the next business day is over:
-    `missed_days` late it is MISSED, `broken_days` late and after the grace of a reinstatement DEFAULTED, which breaks the
-    agreement. store/daily.py has the same in SQL; a test holds them together.
+    `missed_days` late it is MISSED, `broken_days` late and after the grace of a reinstatement DEFAULTED, which breaks
+    the agreement. store/daily.py has the same in SQL; a test holds them together.
     """
     if not instalment.open_minor:
         late = instalment.paid_date is not None and instalment.paid_date > instalment.payable_until
@@ -214,3 +215,41 @@ def instalment_state(
         return InstalmentState.DUE
     notified = business_date >= instalment.due_date - datetime.timedelta(days=agreement.notice_days)
     return InstalmentState.NOTIFIED if notified else InstalmentState.SCHEDULED
+
+
+class Honour(enum.StrEnum):
+    """How an accepted agreement is honoured (S2-39)."""
+
+    ON_TIME = "ON_TIME"
+    LATE = "LATE"
+    PAST_TOLERANCE = "PAST_TOLERANCE"
+    BROKEN = "BROKEN"
+    FULFILLED = "FULFILLED"
+
+
+def honour(
+    state: AgreementState,
+    rows: Iterable[Instalment],
+    *,
+    broken_days: int,
+    grace_date: datetime.date | None,
+    business_date: datetime.date,
+) -> Honour | None:
+    """How an agreement is honoured on a business date; None for proposals and what ended without a breach.
+
+    PAST_TOLERANCE from `broken_days` after an unpaid due date (of type A the day after the tolerance date, W-07),
+    although the breach itself waits for the next business day where that due date is none (Lei 7.089).
+    """
+    if state is AgreementState.FULFILLED:
+        return Honour.FULFILLED
+    if state is AgreementState.BROKEN:
+        return Honour.BROKEN
+    if state not in IN_FORCE:
+        return None
+    unpaid = [one for one in rows if one.open_minor]
+    late = max(((business_date - one.due_date).days for one in unpaid), default=0)
+    if late >= broken_days and (grace_date is None or business_date > grace_date):
+        return Honour.PAST_TOLERANCE
+    if any(business_date > one.payable_until for one in unpaid):
+        return Honour.LATE
+    return Honour.ON_TIME
