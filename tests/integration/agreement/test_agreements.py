@@ -103,8 +103,8 @@ def test_a_discount_above_the_charges_needs_authority(agency):
         agency.propose(placed.case_id, terms=terms, authority=AGENT)
     assert caught.value.metadata == {
         "rule": "DISCOUNT_PRINCIPAL",
-        "limit": "0 to 0 RATE",
-        "asked": "10 RATE",
+        "limit": "0 % to 0 %",
+        "asked": "0.001 %",
     }
     agency.propose(placed.case_id, terms=dataclasses.replace(terms, discount_minor=3_667), authority=AGENT)
 

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from agreement_service.domain import approvals as domain
+from agreement_service.usecases import republish
 from recupera.agreement.v1 import (
     agreement_facts_pb2,
     agreement_pb2,
@@ -37,13 +38,18 @@ BOSS = {"subject": "users/boss", "roles": ["manager"]}
 pytestmark = pytest.mark.feature("S2-08")
 
 
+def told(error):
+    """Reason and metadata of an error."""
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in rpc_status.from_call(error).details)
+    return info.reason, dict(info.metadata)
+
+
 def refusal(call, *arguments, **options):
     """Reason and metadata of a refusal."""
     with pytest.raises(grpc.RpcError) as caught:
         call(*arguments, **options)
-    info = error_details_pb2.ErrorInfo()
-    assert any(detail.Unpack(info) for detail in rpc_status.from_call(caught.value).details)
-    return info.reason, dict(info.metadata)
+    return told(caught.value)
 
 
 def moving(api, placed, *, due_date=CHRISTMAS, request_id="", reason="asked by the debtor"):
@@ -97,7 +103,7 @@ def test_w12_a_due_date_changed_without_permission_waits_for_approval_and_runs_o
     reason, metadata = refusal(api, "ChangeDueDates", command)
     assert reason == "APPROVAL_REQUESTED"
     assert metadata["rule"] == "DUE_DATE_CHANGE"
-    assert (metadata["limit"], metadata["asked"]) == ("nothing DAYS", "80 DAYS")
+    assert (metadata["limit"], metadata["asked"]) == ("nothing", "80 days")
     name = metadata["approval"]
     assert agency.title(placed).due_date == TUESDAY
     # said again, it is the same request
@@ -111,7 +117,11 @@ def test_w12_a_due_date_changed_without_permission_waits_for_approval_and_runs_o
     assert list(found.case_ids) == [str(placed.case_id)]
     assert dates.from_proto(found.expire_date, "expire_date") == agency.today + datetime.timedelta(days=7)
     decided = decide(api, name)
-    assert (decided.state, decided.decided_by, decided.reason) == (STATE.STATE_APPROVED, "users/boss", "agreed")
+    assert (decided.state, decided.decided_by, decided.reason) == (
+        STATE.STATE_APPROVED,
+        "users/boss",
+        "agreed",
+    )
     assert agency.title(placed).due_date == CHRISTMAS
     # the requester's request_id has its answer now, and nobody runs it again
     answer = api("ChangeDueDates", command)
@@ -149,7 +159,9 @@ def test_four_eyes(api, agency):
     assert undecided(api, name)[0] == "APPROVER_IS_REQUESTER"
     assert undecided(api, name, subject="users/2", roles=["operator"])[0] == "APPROVER_WITHOUT_AUTHORITY"
     assert undecided(api, name, REJECT, subject="users/2", roles=[])[0] == "APPROVER_WITHOUT_AUTHORITY"
-    assert undecided(api, name, REJECT, subject="users/2", roles=["manager"], reason="")[0] == "INVALID_REQUEST"
+    assert (
+        undecided(api, name, REJECT, subject="users/2", roles=["manager"], reason="")[0] == "INVALID_REQUEST"
+    )
     assert approval(api, name).state == STATE.STATE_PENDING
     assert agency.title(placed).due_date == TUESDAY
     assert decide(api, name, subject="users/2", roles=["supervisor"]).state == STATE.STATE_APPROVED
@@ -181,7 +193,7 @@ def test_the_approver_s_own_limit_counts(api, agency):
     name = ask(api, moving(api, placed))
     reason, metadata = undecided(api, name)
     assert reason == "APPROVER_WITHOUT_AUTHORITY"
-    assert (metadata["limit"], metadata["asked"]) == ("any to 60 DAYS", "80 DAYS")
+    assert (metadata["limit"], metadata["asked"]) == ("any to 60 days", "80 days")
     set_limit(api, subject="users/boss", maximum=80)
     assert decide(api, name).state == STATE.STATE_APPROVED
 
@@ -265,11 +277,9 @@ def test_approved_twice_at_once_runs_once(api, agency):
             try:
                 return decide(api, name, subject=subject).state
             except grpc.RpcError as error:
-                info = error_details_pb2.ErrorInfo()
-                assert any(detail.Unpack(info) for detail in rpc_status.from_call(error).details)
-                return info.reason
+                return told(error)[0]
 
-        results = at_once(lambda: work("users/boss"), lambda: work("users/2"))  # noqa: B023
+        results = at_once(lambda: work("users/boss"), lambda: work("users/2"))
         assert sorted(map(str, results)) == [str(STATE.STATE_APPROVED), "APPROVAL_CLOSED"]
         changes = agency.rows("SELECT 1 FROM due_date_changes WHERE title_id = %s", placed.title_id)
         assert len(changes) == 1
@@ -291,18 +301,16 @@ def test_approved_while_the_requester_says_it_again(api, agency):
         command = moving(api, placed, request_id=f"again-{number}")
         name = ask(api, command)
 
-        def again(command=command, name=name):
+        def again(command=command):
             try:
                 return api("ChangeDueDates", command).titles[0].title_reference
             except grpc.RpcError as error:
-                info = error_details_pb2.ErrorInfo()
-                assert any(detail.Unpack(info) for detail in rpc_status.from_call(error).details)
-                assert info.metadata["approval"] == name
-                return info.reason
+                reason, metadata = told(error)
+                return f"{reason} {metadata.get('approval')}"
 
         decided, said = at_once(lambda: decide(api, name), again)  # noqa: B023
         assert decided.state == STATE.STATE_APPROVED
-        assert said in ("APPROVAL_REQUESTED", placed.reference)
+        assert said in (f"APPROVAL_REQUESTED {name}", placed.reference)
         assert api("ChangeDueDates", command).titles[0].title_reference == placed.reference
         changes = agency.rows("SELECT 1 FROM due_date_changes WHERE title_id = %s", placed.title_id)
         assert len(changes) == 1
@@ -333,13 +341,34 @@ def test_a_proposal_beyond_the_limit_becomes_a_proposal_when_it_is_approved(api,
         ),
     )
     reason, metadata = refusal(api, "ProposeAgreement", request, roles=["operator"])
-    assert (reason, metadata["asked"]) == ("APPROVAL_REQUESTED", "4 COUNT")
+    assert (reason, metadata["asked"]) == ("APPROVAL_REQUESTED", "4")
     decided = decide(api, metadata["approval"])
     proposed = api("GetAgreement", agreement_service_pb2.GetAgreementRequest(name=decided.result))
     assert proposed.state == agreement_pb2.Agreement.STATE_PROPOSED
     assert len(proposed.instalments) == 4
     request.terms.instalments = 3
-    assert api("ProposeAgreement", request, roles=["operator"]).state == agreement_pb2.Agreement.STATE_PROPOSED
+    assert (
+        api("ProposeAgreement", request, roles=["operator"]).state == agreement_pb2.Agreement.STATE_PROPOSED
+    )
+
+
+def test_republish_states_requests_again(api, agency):
+    for _ in range(3):
+        (placed,) = agency.place((TUESDAY, 100_000))
+        name = ask(api, moving(api, placed))
+    decide(api, name)
+    before = {(fact.approval_id, fact.case_id, fact.state) for fact in facts_of(agency)}
+    with agency.tx() as tx:
+        tx.execute(sqlalchemy.text("DELETE FROM outbox"))
+    progress = republish.Progress()
+    while progress is not None:
+        with agency.tx() as tx:
+            progress = republish.step(
+                tx=tx, agency=agency.agency, progress=progress, moment=agency.moment(tx), page=2
+            )
+    again = [(fact.approval_id, fact.case_id, fact.state) for fact in facts_of(agency)]
+    assert len(again) == 3
+    assert set(again) <= before
 
 
 def test_a_due_date_that_cannot_move_says_why(api, agency):

@@ -117,7 +117,7 @@ def test_forgiving_principal_needs_authority_and_a_limit_gives_it(agency):
     (placed,) = agency.place((TUESDAY, 100_000), **FREE)
     terms = dataclasses.replace(THREE, discount_rate_e4=200_000)
     found = simulate(agency, placed.case_id, terms=terms, authority=AGENT)
-    assert [(one.rule, one.asked) for one in found.needed] == [("DISCOUNT_PRINCIPAL", "200000 RATE")]
+    assert [(one.rule, one.asked) for one in found.needed] == [("DISCOUNT_PRINCIPAL", "20 %")]
     assert found.priced.forgiven_e4 == 200_000
     with pytest.raises(approvals.ApprovalNeeded):
         agency.propose(placed.case_id, terms=terms, authority=AGENT)

@@ -55,6 +55,8 @@ def move(title: accounts.Title, *, due_date: datetime.date, payable_until: datet
     )
     charged = title.accrued_through > title.due_date
     title.accrued_through = max(title.accrued_through, due_date) if charged else due_date
+    if title.corrected_through is not None:
+        title.corrected_through = max(title.corrected_through, due_date)
     title.due_date, title.payable_until = due_date, payable_until
     title.version += 1
     return change

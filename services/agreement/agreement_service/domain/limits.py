@@ -11,6 +11,9 @@ import datetime
 import enum
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+
+from servicekit import money
 
 MAX_VALUE = 10**15
 
@@ -72,6 +75,19 @@ UNITS: Mapping[Kind, Unit] = {
 }
 
 
+def text(kind: Kind, value: int, currency: str = "") -> str:
+    """A value for people, in the unit of its kind: "6.7 %", "1000.00 BRL", "80 days", "4"."""
+    match UNITS[kind]:
+        case Unit.RATE:
+            return f"{Decimal(value).scaleb(-4).normalize():f} %"
+        case Unit.AMOUNT:
+            return f"{money.from_minor(value)} {currency}"
+        case Unit.DAYS:
+            return f"{value} days"
+        case Unit.COUNT:
+            return str(value)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Range:
     """Inclusive at both ends; None for no end. In the unit of its kind."""
@@ -92,12 +108,12 @@ class Range:
             return True, 0
         return False, self.maximum - self.minimum
 
-    def __str__(self) -> str:
+    def text(self, kind: Kind, currency: str = "") -> str:
+        """For people, in the unit of the kind: "0 % to 10 %", "any to 30 days", "nothing"."""
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             return "nothing"
-        low = "any" if self.minimum is None else self.minimum
-        high = "any" if self.maximum is None else self.maximum
-        return f"{low} to {high}"
+        ends = ("any" if end is None else text(kind, end, currency) for end in (self.minimum, self.maximum))
+        return " to ".join(ends)
 
 
 EVERYTHING = Range(None, None)

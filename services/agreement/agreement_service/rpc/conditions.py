@@ -197,6 +197,8 @@ def negotiation(
         for one, _ in request.ListFields()
         if one.name in ("title_ids", "other_parties", "include_not_due", "title_charges", "draft")
     ]
+    if request.nature.kind == agreement_pb2.Agreement.KIND_UNCHANGED:
+        wrong.append(errors.FieldViolation("nature.kind", "expected a plan or a novation beside a condition"))
     if wrong:
         raise errors.InvalidRequest(fields=wrong)
     entry = None

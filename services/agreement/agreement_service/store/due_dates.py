@@ -25,10 +25,11 @@ TABLE = tables.table(
 _WRITE = tables.sql(
     """
     UPDATE titles SET due_date = new.due_date, payable_until = new.payable_until,
-        accrued_through = new.accrued_through, version = new.version
+        accrued_through = new.accrued_through, corrected_through = new.corrected_through, version = new.version
     FROM unnest(CAST(:case_ids AS uuid[]), CAST(:ids AS uuid[]), CAST(:due_dates AS date[]),
-        CAST(:payable_until AS date[]), CAST(:accrued_through AS date[]), CAST(:versions AS bigint[]))
-        AS new (case_id, id, due_date, payable_until, accrued_through, version)
+        CAST(:payable_until AS date[]), CAST(:accrued_through AS date[]), CAST(:corrected_through AS date[]),
+        CAST(:versions AS bigint[]))
+        AS new (case_id, id, due_date, payable_until, accrued_through, corrected_through, version)
     WHERE titles.agency = :agency AND titles.case_id = new.case_id AND titles.id = new.id
         AND titles.version = new.version - 1
     """
@@ -67,6 +68,7 @@ def write(
             "due_dates": [one.due_date for one in titles],
             "payable_until": [one.payable_until for one in titles],
             "accrued_through": [one.accrued_through for one in titles],
+            "corrected_through": [one.corrected_through for one in titles],
             "versions": [one.version for one in titles],
         },
     ).rowcount

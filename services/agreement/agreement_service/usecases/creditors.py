@@ -23,8 +23,8 @@ def update(
 ) -> None:
     """Set the fields named in `only` (none named: all) to what `new` says.
 
-    A creditor may be set before its first title is placed. Raises InvalidRequest naming each wrong field,
-    VersionMismatch.
+    A creditor may be set before its first title is placed. Where default interest is switched, its open titles follow;
+    what is posted stays. Raises InvalidRequest naming each wrong field, VersionMismatch.
     """
     if unknown := sorted(set(only) - FIELDS):
         raise errors.invalid("update_mask", f"expected fields of settings, found {unknown[0]}")

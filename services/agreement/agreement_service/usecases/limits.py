@@ -40,11 +40,10 @@ def check(
         currency=currency,
     )
     if not any(one.holds(value) for one in allowed):
-        unit = currency if limits.UNITS[kind] is limits.Unit.AMOUNT else limits.UNITS[kind].value
         raise approvals.ApprovalNeeded(
             rule=kind.value,
-            limit=f"{allowed[0]} {unit}",
-            asked=f"{value} {unit}",
+            limit=allowed[0].text(kind, currency),
+            asked=limits.text(kind, value, currency),
             case_ids=case_ids,
             measured=approvals.Measured(creditor_id, value, currency),
         )
