@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import datetime
 
+import grpc
 import psycopg
 import pytest
 from google.type import money_pb2
@@ -12,7 +14,8 @@ from google.type import money_pb2
 from agreement_service.domain import approvals, creditors, limits, plans, proposals
 from agreement_service.store import creditors as creditor_store
 from agreement_service.usecases import agreements
-from recupera.agreement.v1 import agreement_pb2, agreement_service_pb2
+from recupera.agreement.v1 import agreement_pb2, agreement_service_pb2, approval_service_pb2
+from recupera.approvals.v1 import approvals_pb2
 from servicekit import dates, errors, ids
 
 TUESDAY = datetime.date(2026, 10, 6)  # 45 days before the business date, Friday 2026-11-20
@@ -347,6 +350,13 @@ def update(api, draft, request, etag=None):
     return api("UpdateDraft", agreement_service_pb2.UpdateDraftRequest(draft=changed))
 
 
+def decide(api, approval):
+    request = approval_service_pb2.DecideApprovalRequest(
+        name=approval, decision=approval_service_pb2.DecideApprovalRequest.DECISION_APPROVE, reason="agreed"
+    )
+    return api("DecideApproval", request, subject="users/boss", roles=["manager"])
+
+
 def propose(api, draft, **fields):
     return agreement_service_pb2.ProposeAgreementRequest(
         parent=api.name, draft=draft.name, draft_etag=draft.etag, **fields
@@ -544,6 +554,47 @@ def test_a_draft_whose_proposal_waits_for_approval_says_so(api, agency):
     assert waiting.state == agreement_pb2.Agreement.STATE_AWAITING_APPROVAL
     assert waiting.approval.startswith(f"{api.name}/approvals/")
     assert api("ListDrafts", agreement_service_pb2.ListDraftsRequest(parent=api.name)).drafts[0].approval
+    approved = decide(api, waiting.approval)
+    assert approved.state == approvals_pb2.ApprovalRequest.STATE_APPROVED
+    proposed = api("GetAgreement", agreement_service_pb2.GetAgreementRequest(name=approved.result))
+    assert proposed.state == agreement_pb2.Agreement.STATE_PROPOSED
+    assert (proposed.debt, proposed.total) == (brl(100_000), brl(70_000))
+    assert api("ProposeAgreement", request) == proposed, "the requester is told what became of it"
+    assert api.refused("GetDraft", agreement_service_pb2.GetDraftRequest(name=draft.name))[0] == "NOT_FOUND"
+
+
+def test_what_is_approved_is_what_was_asked(api, agency):
+    (placed,) = agency.place((TUESDAY, 100_000), **FREE)
+    terms = agreement_pb2.PlanTerms(instalments=3, first_due_date=day(MONTH), discount_rate_e4=300_000)
+    draft = create(api, asked(api, placed, terms=terms))
+    api.refused("ProposeAgreement", propose(api, draft, request_id="beyond"))
+    approval = get(api, draft).approval
+    terms.discount_rate_e4 = 900_000
+    update(api, draft, asked(api, placed, terms=terms))
+    with pytest.raises(grpc.RpcError) as caught:
+        decide(api, approval)
+    assert caught.value.code() is grpc.StatusCode.ABORTED
+    assert agency.rows("SELECT id FROM agreements") == []
+    assert get(api, draft).state == agreement_pb2.Agreement.STATE_AWAITING_APPROVAL
+
+
+def test_two_proposals_of_one_draft_at_once(api, agency):
+    (placed,) = agency.place((TUESDAY, 100_000))
+    draft = create(api, asked(api, placed))
+
+    def call():
+        try:
+            return api("ProposeAgreement", propose(api, draft)).name
+        except grpc.RpcError as error:
+            return error.code()
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = [future.result(timeout=60) for future in [pool.submit(call) for _ in range(3)]]
+    assert sorted(str(one) for one in found if isinstance(one, grpc.StatusCode)) == [
+        "StatusCode.NOT_FOUND",
+        "StatusCode.NOT_FOUND",
+    ]
+    assert len(agency.rows("SELECT id FROM agreements")) == 1
 
 
 @pytest.mark.feature("S5-30")
