@@ -386,6 +386,36 @@ def test_a_lapsed_mandate_is_not_used(agency, desk):
     assert desk.mandate(mandate).state_on(datetime.date(2026, 12, 2)) is sepa.MandateState.LAPSED
 
 
+def test_a_new_mandate_takes_the_place_of_one_that_lapsed_or_is_suspended(agency, desk):
+    desk.open_account()
+    case_id = desk.place()
+    lapsed = desk.sign(case_id, signature_date=datetime.date(2023, 12, 1))
+    desk.agree(case_id)
+    agency.set_clock(datetime.date(2026, 12, 2))
+    second = desk.sign(case_id, reference="M-2")
+    assert desk.mandate(lapsed).state is sepa.MandateState.LAPSED
+    assert [one.mandate_id for one in desk.debits() if one.state == "DUE"] == [second] * 3
+    desk.collect(day(20))
+    desk.come_back(next(one.txid for one in desk.debits() if one.state == "ASKED"), "AC01")
+    third = desk.sign(case_id, reference="M-3")
+    assert desk.mandate(second).state is sepa.MandateState.CANCELLED
+    assert [one.mandate_id for one in desk.debits() if one.state == "DUE"] == [third] * 2  # AC01 is for good
+
+
+def test_what_is_in_a_file_is_not_asked_for_under_another_mandate(agency, desk):
+    desk.open_account()
+    case_id = desk.place(10_000)
+    used = desk.sign(case_id, one_off=True)
+    desk.agree(case_id, 1)
+    agency.set_clock(day(10))
+    desk.collect(day(20))
+    newer = desk.sign(case_id, reference="M-2")
+    assert [one.state for one in desk.debits()] == ["ASKED"]
+    desk.come_back(desk.debits()[0].txid, "AM04")
+    assert desk.mandate(used).state is sepa.MandateState.USED
+    assert [(one.state, one.mandate_id) for one in desk.debits()] == [("RETURNED", used), ("DUE", newer)]
+
+
 def test_what_makes_no_mandate(agency, desk):
     case_id = desk.place()
     with pytest.raises(mandates.EuroAccountMissing):

@@ -1,14 +1,17 @@
 """The Pix API's client against a bank of our own that follows the published schema (standards.md 4.4)."""
 
+import argparse
 import dataclasses
 import datetime
 import ssl
 
 import pytest
 
+from agreement_service import __main__ as main
 from agreement_service import providers
 from agreement_service.domain import cobv, pix
 from agreement_service.providers import pix_api
+from servicekit import settings
 from support import pix_server
 
 TODAY = datetime.date(2026, 11, 20)
@@ -291,3 +294,18 @@ def test_nothing_of_the_debtor_is_shown_in_errors(bank, server):
         bank.register(order())
     assert "Silva" not in repr(error.value) + repr(order())
     assert TXID not in str(error.value)
+
+
+def test_the_provider_is_chosen_by_settings_which_name_what_is_missing(server, tmp_path, monkeypatch):
+    here = dataclasses.asdict(access(server, tmp_path))
+    chosen = argparse.Namespace(bank_provider="pix-api")
+    for name in list(here):
+        monkeypatch.delenv(f"RECUPERA_PIX_{name.upper()}", raising=False)
+    with pytest.raises(settings.SettingMissing, match="RECUPERA_PIX_CLIENT_SECRET_FILE"):
+        main.bank_of(chosen)
+    for name, value in here.items():
+        monkeypatch.setenv(f"RECUPERA_PIX_{name.upper()}", str(value))
+    made = main.bank_of(chosen)
+    assert made.register(order()) is REGISTERED
+    made.close()
+    assert isinstance(main.bank_of(argparse.Namespace(bank_provider="offline")), providers.OfflineBank)

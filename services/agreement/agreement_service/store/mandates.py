@@ -221,6 +221,10 @@ _OF_DEBTORS = tables.sql(
     WHERE account.agency = :agency AND account.case_id = ANY(CAST(:ids AS uuid[]))
     """  # noqa: S608 -- column names of this module
 )
+_CURRENT = tables.sql(
+    f"SELECT {_MANDATE} FROM mandates WHERE agency = :agency AND creditor_id = :creditor_id"  # noqa: S608
+    " AND debtor_id = :debtor_id AND state IN ('ACTIVE', 'SUSPENDED') FOR UPDATE"
+)
 _WRITE = tables.sql(
     """
     UPDATE mandates SET state = :state, reason_code = :reason_code, last_collection_date = :last_collection_date,
@@ -378,6 +382,18 @@ def active_of_cases(
     """The active mandate of each case's debtor with its creditor, where there is one."""
     rows = tx.execute(_OF_DEBTORS, {"agency": agency, "ids": sorted(set(case_ids))}).mappings()
     return {row["of_case_id"]: _mandate(row) for row in rows}
+
+
+def current(
+    tx: db.Transaction, agency: uuid.UUID, *, creditor_id: uuid.UUID, debtor_id: uuid.UUID
+) -> Mandate | None:
+    """The mandate of a debtor with a creditor that is active or suspended, locked."""
+    row = (
+        tx.execute(_CURRENT, {"agency": agency, "creditor_id": creditor_id, "debtor_id": debtor_id})
+        .mappings()
+        .first()
+    )
+    return _mandate(row) if row is not None else None
 
 
 def write(tx: db.Transaction, agency: uuid.UUID, mandate: Mandate) -> None:

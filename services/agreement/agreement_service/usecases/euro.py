@@ -42,7 +42,7 @@ def debits(
     desk: makers.Desk, debts: Sequence[instruments.Debt], new_ids: Sequence[uuid.UUID]
 ) -> Sequence[makers.Fields | None]:
     """A direct debit for each instalment where its debtor gave a mandate, the creditor has an account to collect for,
-    and no earlier one came back for good. A one-off mandate serves one instalment, in order of due dates.
+    and no earlier one is under way or came back for good. A one-off mandate serves one instalment, by due date.
 
     The debtor is told today: the schedule of the agreement, or of what is left of it, is the pre-notice.
     """
@@ -59,9 +59,12 @@ def debits(
         if mandate.state_on(today) is sepa.MandateState.ACTIVE
     }
     returned: dict[uuid.UUID, list[str]] = {}
+    under_way = set()
     for old in mandate_store.of_instalments(desk.tx, desk.agency, instalments):
         if old.state == "RETURNED":
             returned.setdefault(old.instalment_id, []).append(old.reason_code)
+        elif old.state == "ASKED" or (old.state == "DUE" and old.instrument_state in instruments.LIVE):
+            under_way.add(old.instalment_id)
     live = {
         old.mandate_id
         for old in mandate_store.of_mandates(desk.tx, desk.agency, {one.id for one in usable.values()})
@@ -75,6 +78,7 @@ def debits(
         if (
             mandate is None
             or debt.instalment_id is None
+            or debt.instalment_id in under_way
             or (mandate.one_off and mandate.id in live)
             or not sepa.may_present(returned.get(debt.instalment_id, ()))
             or debt.amount_minor > sepa.MAX_AMOUNT_MINOR

@@ -28,7 +28,7 @@ class EuroAccountMissing(errors.ServiceError):
 
 
 class MandateKnown(errors.ServiceError):
-    """The reference is taken with this creditor, or the debtor has a mandate with it already that is not ended."""
+    """The reference is taken with this creditor, or the debtor has an active mandate with it already."""
 
     status = errors.Status.ALREADY_EXISTS
 
@@ -102,7 +102,9 @@ def create(
     bank: providers.BankProvider,
 ) -> uuid.UUID:
     """Store a mandate that the debtor of a case signed; unpaid instalments of the case's agreement in force get direct
-    debits under it. Raises ResourceNotFound, MandateNotInEuro, EuroAccountMissing, MeansNotAccepted, IbanInvalid,
+    debits under it. It takes the place of one that is suspended or has lapsed.
+
+    Raises ResourceNotFound, MandateNotInEuro, EuroAccountMissing, MeansNotAccepted, IbanInvalid,
     MandateReferenceInvalid, InvalidRequest, MandateAlreadyLapsed, MandateKnown.
     """
     today = moment.business_date
@@ -127,6 +129,7 @@ def create(
     account = store.euro_account(tx, agency, case.creditor_id)
     if account is None or not account.scheme_identifier:
         raise EuroAccountMissing("the creditor has no SEPA creditor identifier", creditor=case.creditor_id)
+    _replace(tx, agency, case, moment=moment)
     mandate = store.Mandate(
         id=ids.new(),
         creditor_id=case.creditor_id,
@@ -141,7 +144,7 @@ def create(
         created_at=moment.now,
     )
     if not store.add(tx, agency, mandate):
-        raise MandateKnown("the reference is taken, or the debtor has a mandate with this creditor")
+        raise MandateKnown("the reference is taken with this creditor, or a mandate is being made")
     if case.agreement_id is not None:
         instruments.issue(
             tx,
@@ -206,6 +209,9 @@ def come_back(
         raise errors.invalid("return_date", f"expected a day up to {moment.business_date}")
     store.come_back(tx, agency, debit.instrument_id, reason_code=reason_code, return_date=day)
     after = sepa.state_after(mandate.state, sepa.Sequence(debit.sequence), reason)
+    if after is sepa.MandateState.ACTIVE and after is not mandate.state:
+        newer = store.current(tx, agency, creditor_id=mandate.creditor_id, debtor_id=mandate.debtor_id)
+        after = mandate.state if newer is not None else after  # the newer one collects what comes back
     if after is not mandate.state:
         mandate.state, mandate.reason_code = after, reason_code
         store.write(tx, agency, mandate)
@@ -240,6 +246,21 @@ def come_back(
             bank=bank,
             kinds=[instrument_rules.Kind.SEPA_DD],
         )
+
+
+def _replace(
+    tx: db.Transaction, agency: uuid.UUID, case: account_store.CaseAccount, *, moment: moments.Moment
+) -> None:
+    """End a mandate that cannot be collected on. Raises MandateKnown where there is one that can."""
+    old = store.current(tx, agency, creditor_id=case.creditor_id, debtor_id=case.debtor_id)
+    if old is None:
+        return
+    lapsed = old.state_on(moment.business_date) is sepa.MandateState.LAPSED
+    if old.state is sepa.MandateState.ACTIVE and not lapsed:
+        raise MandateKnown("the debtor has an active mandate with this creditor", mandate=old.id)
+    old.state = sepa.MandateState.LAPSED if lapsed else sepa.MandateState.CANCELLED
+    store.write(tx, agency, old)
+    instruments.withdraw(tx, agency, store.drop(tx, agency, old.id), moment=moment)
 
 
 def _unpaid(tx: db.Transaction, agency: uuid.UUID, agreement_id: uuid.UUID) -> list[accounts.Instalment]:

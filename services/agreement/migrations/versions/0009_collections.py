@@ -32,7 +32,7 @@ TABLES = {
         scheme text NOT NULL CHECK (scheme IN ('CORE', 'B2B')),
         one_off boolean NOT NULL,
         iban text NOT NULL,
-        state text NOT NULL CHECK (state IN ('ACTIVE', 'SUSPENDED', 'USED', 'CANCELLED')),
+        state text NOT NULL CHECK (state IN ('ACTIVE', 'SUSPENDED', 'USED', 'LAPSED', 'CANCELLED')),
         reason_code text NOT NULL DEFAULT '',
         last_collection_date date,
         created_at timestamptz NOT NULL,
