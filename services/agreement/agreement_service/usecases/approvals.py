@@ -62,9 +62,15 @@ def request(
     The same command is told by its request_id, or without one by its body while that waits. Raises RequestIdReused,
     and ApprovalClosed when the request of this request_id is over.
     """
-    key = {"requester": requester, "method": method, "request_hash": request_hash}
     if not request_id:
-        for over in store.expire(tx, agency, **key, date=moment.business_date):
+        for over in store.expire(
+            tx,
+            agency,
+            requester=requester,
+            method=method,
+            request_hash=request_hash,
+            date=moment.business_date,
+        ):
             _publish(tx, agency, over, moment)
     measured = needed.measured
     new = store.Approval(
@@ -87,7 +93,14 @@ def request(
         created_at=moment.now,
     )
     while not store.add(tx, agency, new):
-        found = store.same(tx, agency, **key, request_id=request_id)
+        found = store.same(
+            tx,
+            agency,
+            requester=requester,
+            method=method,
+            request_hash=request_hash,
+            request_id=request_id,
+        )
         if found is None:  # decided between the two statements
             continue
         if found.request_hash != request_hash:

@@ -75,7 +75,7 @@ def explain(
     """What `authority` may do by itself, a row a kind; ranges that hold nothing are left out. Raises InvalidRequest."""
     if currency not in CURRENCIES:
         raise errors.invalid("currency", f"expected {' or '.join(CURRENCIES)}")
-    found = []
+    found: list[tuple[limits.Kind, Sequence[limits.Range]]] = []
     for kind in limits.Kind:
         ranges = limits.allowed(
             store.standing(tx, agency, authority=authority, kind=kind, creditor_id=creditor_id, date=date),
