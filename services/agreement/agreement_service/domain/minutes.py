@@ -36,6 +36,7 @@ FIELDS = (
     "today",
     *BLOCKS,
 )
+REQUIRED = {"pt-BR": ("creditor.name", "creditor.document", "creditor.address"), "pt-PT": ("creditor.name",)}
 RETENTION_DAYS = 3653
 """Ten years: the longest limitation of a confessed debt (CC BR art. 205) is outlived."""
 _FIELD = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
@@ -47,19 +48,31 @@ class MinuteFieldUnknown(errors.ServiceError):
     status = errors.Status.INVALID_ARGUMENT
 
 
+class MinuteFieldMissing(errors.ServiceError):
+    """A document of collection in Brazil shows who the creditor is (guard-rail R07; CDC art. 42-A)."""
+
+    status = errors.Status.INVALID_ARGUMENT
+
+
 class MinuteNotAvailable(errors.ServiceError):
     """The agreement is over, or its proposal has expired: no minute of it can be made any more."""
 
     status = errors.Status.FAILED_PRECONDITION
 
 
-def check_text(text: str) -> None:
-    """Refuse a text that could not be filled. Raises InvalidRequest, MinuteFieldUnknown naming the field."""
+def check_text(text: str, *, language: str) -> None:
+    """Refuse a text that could not be filled, or that hides the creditor.
+
+    Raises InvalidRequest, MinuteFieldUnknown and MinuteFieldMissing naming the field.
+    """
     if not text.strip() or len(text) > MAX_TEXT or "\0" in text:
         raise errors.invalid("text", f"expected 1 to {MAX_TEXT} characters")
     for name in _FIELD.findall(text):
         if name not in FIELDS:
             raise MinuteFieldUnknown("no such merge field", field=name, allowed=", ".join(FIELDS))
+    for name in REQUIRED[language]:
+        if name not in _FIELD.findall(text):
+            raise MinuteFieldMissing("the creditor must be named", field=name)
     if "{{" in _FIELD.sub("", text) or "}}" in _FIELD.sub("", text):
         raise errors.invalid("text", "expected braces in pairs: {{field}}")
     for paragraph in paragraphs(text):

@@ -70,7 +70,7 @@ def set_template(
 ) -> None:
     """Set a text. Raises InvalidRequest, MinuteFieldUnknown, VersionMismatch."""
     _check_language(language, "name")
-    minutes.check_text(text)
+    minutes.check_text(text, language=language)
     found = store.template(tx, agency, creditor_id=creditor_id, language=language)
     expected = found.version if version is None else version
     if expected != found.version or not store.put_template(
