@@ -3,8 +3,9 @@
 import dataclasses
 import datetime
 import uuid
-from collections.abc import Mapping
 from typing import Any
+
+import sqlalchemy as sa
 
 from agreement_service.domain import collection
 from agreement_service.store import tables
@@ -178,7 +179,7 @@ def _values(record: Record) -> dict[str, Any]:
     }
 
 
-def _record(row: Mapping[str, Any]) -> Record:
+def _record(row: sa.RowMapping) -> Record:
     return Record(
         account=collection.CollectionAccount(id=row["id"], **{name: row[name] for name in _ACCOUNT}),
         **{name: row[name] for name in _OWN},

@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import sqlalchemy as sa
+
 from agreement_service.domain import instruments
 from agreement_service.store import tables
 from servicekit import acts, db
@@ -424,5 +426,5 @@ def _read(tx: db.Transaction, statement: Any, params: Mapping[str, Any]) -> list
     return _instruments(tx.execute(statement, dict(params)).mappings().all())
 
 
-def _instruments(rows: Iterable[Mapping[str, Any]]) -> list[Instrument]:
+def _instruments(rows: Iterable[sa.RowMapping]) -> list[Instrument]:
     return [Instrument(**{name: row[name] for name in _NAMES}) for row in rows]

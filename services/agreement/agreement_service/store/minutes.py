@@ -3,6 +3,9 @@
 import dataclasses
 import datetime
 import uuid
+from typing import Any
+
+import sqlalchemy as sa
 
 from agreement_service.store import tables
 from servicekit import blobs, db, ids
@@ -129,11 +132,11 @@ def keep(
     known = {"agency": agency, "agreement_id": agreement_id, "language": language, "sha256": sha256}
     row = tx.execute(_SAME, known).mappings().first()
     if row is not None:
-        return _minute(dict(row))
+        return _minute(row)
     blob = blobs.create(
         tx, agency=agency, kind=KIND, retention_days=retention_days, chunks=[document], now=now
     )
-    values = {
+    values: dict[str, Any] = {
         "id": ids.new(),
         "agreement_id": agreement_id,
         "language": language,
@@ -157,7 +160,7 @@ def find(
     """One minute of an agreement, of this creditor where one is given."""
     params = {"agency": agency, "agreement_id": agreement_id, "id": minute_id, "creditor": creditor}
     row = tx.execute(_FIND, params).mappings().first()
-    return _minute(dict(row)) if row is not None else None
+    return _minute(row) if row is not None else None
 
 
 def page(
@@ -177,8 +180,8 @@ def page(
         "after": after,
         "limit": limit,
     }
-    return [_minute(dict(row)) for row in tx.execute(_PAGE, params).mappings()]
+    return [_minute(row) for row in tx.execute(_PAGE, params).mappings()]
 
 
-def _minute(row: dict[str, object]) -> Minute:
-    return Minute(**{**row, "sha256": bytes(row["sha256"])})  # type: ignore[arg-type, call-overload]
+def _minute(row: sa.RowMapping) -> Minute:
+    return Minute(**{**row, "sha256": bytes(row["sha256"])})
