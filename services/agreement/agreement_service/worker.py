@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agreement_service import providers
-from agreement_service.usecases import clocks, collections, daily, instruments, moments, promises, slices, titles
+from agreement_service.providers import pain008
+from agreement_service.usecases import (
+    clocks,
+    collections,
+    daily,
+    instruments,
+    moments,
+    promises,
+    slices,
+    titles,
+)
 from recupera.case.v1 import case_facts_pb2
 from recupera.imports.v1 import imports_facts_pb2, imports_pb2
 from servicekit import clock, dates, db, errors, facts, host, telemetry
@@ -186,7 +196,11 @@ def write_collection_files(engine: db.Engine, wiring: Wiring, agency: uuid.UUID)
         moment = moments.read(tx, agency)
         claimed = collections.claim(tx, agency, moment=moment)
     for file in claimed:
-        collections.write(engine, agency, file=file, directory=wiring.parties, moment=moment)
+        try:
+            collections.write(engine, agency, file=file, directory=wiring.parties, moment=moment)
+        except (errors.RemoteUnavailable, errors.RemoteRefused, pain008.CollectionFileMalformed) as error:
+            # it stays in WRITING and is written at the next tick; nothing of it has left the house
+            logger.error("a collection file was not written", exc_info=error, extra={"file": str(file.id)})
 
 
 def _is_payments(fact: imports_facts_pb2.ImportFact) -> bool:

@@ -254,6 +254,26 @@ def test_a_file_collects_what_falls_due_once(agency, desk):
     assert agency.rows("SELECT count(*) AS files FROM blobs")[0].files == before
 
 
+def test_a_file_that_case_did_not_answer_for_is_written_later(agency, desk):
+    class Away:
+        def of(self, agency: uuid.UUID, case_ids: Any) -> Any:
+            raise errors.RemoteUnavailable("case is away")
+
+    desk.open_account()
+    case_id = desk.place()
+    desk.sign(case_id)
+    desk.agree(case_id)
+    agency.set_clock(day(10))
+    file_id = desk.collect(day(20))
+    there, agency.parties = agency.parties, Away()
+    desk.write()
+    assert agency.rows("SELECT state FROM collection_files")[0].state == "WRITING"
+    agency.parties = there
+    desk.write()
+    first = desk.content(file_id)
+    assert first.findtext(".//p:EndToEndId", namespaces=NS) == desk.debits()[0].txid
+
+
 def test_sequences_follow_the_life_of_a_mandate(agency, desk):
     desk.open_account()
     case_id = desk.place()
