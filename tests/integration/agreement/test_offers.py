@@ -344,6 +344,36 @@ def test_what_the_creditor_does_not_allow_is_not_offered(api, agency):
     assert found[3].entry == brl(31_101)
 
 
+@pytest.mark.feature("S2-09")
+def test_an_offer_hints_at_what_the_caller_may_not_do_alone(api, agency):
+    """Longest term, least instalment, least part paid down, by role and creditor: below or above asks approval."""
+    (placed,) = agency.place((TUESDAY, 100_000))
+    made = create(api)
+    kinds = offers_pb2.Limit
+    for kind, fields in (
+        (kinds.KIND_INSTALMENTS, {"maximum": 2}),
+        (kinds.KIND_INSTALMENT_AMOUNT, {"minimum": 30_000, "currency": "BRL"}),
+        (kinds.KIND_DOWN_PAYMENT, {"minimum": 250_000}),
+    ):
+        limit = offers_pb2.Limit(
+            kind=kind, role="operator", creditor=f"{api.name}/creditors/{agency.creditor_id}", **fields
+        )
+        request = offer_service_pb2.SetLimitRequest(parent=api.name, limit=limit)
+        api("SetLimit", request, scopes=ADMIN)
+    found = {one.option: one for one in offers(api, placed, roles=["operator"])}
+    said = {key: [(one.rule, one.limit, one.asked) for one in offer.hints] for key, offer in found.items()}
+    assert said[3] == [
+        ("INSTALMENTS", "any to 2", "3"),
+        ("INSTALMENT_AMOUNT", "300.00 BRL to any", "276.44 BRL"),
+        ("DOWN_PAYMENT", "25 % to any", "20.0005 %"),
+    ]
+    assert [rule for rule, _, _ in said[2]] == ["INSTALMENTS", "DOWN_PAYMENT"]
+    assert [rule for rule, _, _ in said[1]] == ["DISCOUNT_PRINCIPAL"]
+    assert not offers(api, placed)[1].hints
+    asked = proposal(api, placed, made, 3)
+    assert refusal(api, "ProposeAgreement", asked, roles=["operator"])[0] == "APPROVAL_REQUESTED"
+
+
 @pytest.mark.feature("S3-01", "S4-16")
 def test_an_option_is_proposed_accepted_and_paid(api, agency):
     (placed,) = agency.place((TUESDAY, 100_000))

@@ -148,11 +148,21 @@ def test_what_needs_authority():
     agreed = terms(discount_minor=13_500, penalty_rate_e4=10_000, fees_minor=10_350, annual_rate_e4=120_001)
     assert dict(found.asked(agreed)) == {
         limits.Kind.INSTALMENTS: 3,
+        limits.Kind.INSTALMENT_AMOUNT: 30_000,
+        limits.Kind.DOWN_PAYMENT: 0,
         limits.Kind.DISCOUNT_CHARGES: 906_954,  # 13 500 of 3 500 + 1 035 + 10 350, rounded up
         limits.Kind.PENALTY: 10_000,
         limits.Kind.INTEREST: 10_001,
         limits.Kind.COMMISSION: 100_000,
     }
+
+
+def test_a_part_paid_down_is_rounded_against_whoever_asks():
+    agreed = terms(down_payment_minor=33_333, down_payment_date=TODAY)
+    asked = dict(priced(title(1), down_payment_minor=33_333, down_payment_date=TODAY).asked(agreed))
+    assert asked[limits.Kind.DOWN_PAYMENT] == 322_057  # of 103 500
+    assert asked[limits.Kind.INSTALMENT_AMOUNT] == 23_389
+    assert limits.Kind.DOWN_PAYMENT not in dict(priced(title(1), instalments=1).asked(terms(instalments=1)))
 
 
 def test_a_discount_of_principal_needs_authority():

@@ -47,6 +47,10 @@ class Kind(enum.StrEnum):
     """Expenses charged to the debtor."""
     INSTALMENTS = "INSTALMENTS"
     """Instalments of a plan."""
+    INSTALMENT_AMOUNT = "INSTALMENT_AMOUNT"
+    """The smallest instalment of a plan."""
+    DOWN_PAYMENT = "DOWN_PAYMENT"
+    """Part of what is agreed, without plan interest, that is paid down; one payment of everything needs none."""
     DUE_DATE_CHANGE = "DUE_DATE_CHANGE"
     """Days by which a title's due date moves; earlier is negative (S2-32)."""
     WAIVER = "WAIVER"
@@ -67,6 +71,8 @@ UNITS: Mapping[Kind, Unit] = {
     Kind.COMMISSION: Unit.RATE,
     Kind.EXPENSES: Unit.AMOUNT,
     Kind.INSTALMENTS: Unit.COUNT,
+    Kind.INSTALMENT_AMOUNT: Unit.AMOUNT,
+    Kind.DOWN_PAYMENT: Unit.RATE,
     Kind.DUE_DATE_CHANGE: Unit.DAYS,
     Kind.WAIVER: Unit.AMOUNT,
     Kind.WRITE_OFF: Unit.AMOUNT,
@@ -127,6 +133,8 @@ HOUSE: Mapping[Kind, Range] = {
     Kind.COMMISSION: Range(0, None),
     Kind.EXPENSES: Range(0, None),
     Kind.INSTALMENTS: Range(1, 360),
+    Kind.INSTALMENT_AMOUNT: Range(0, None),
+    Kind.DOWN_PAYMENT: Range(0, None),
     Kind.DUE_DATE_CHANGE: NOTHING,
     Kind.WAIVER: NOTHING,
     Kind.WRITE_OFF: NOTHING,

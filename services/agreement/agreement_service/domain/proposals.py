@@ -94,7 +94,8 @@ class Priced:
         return plans.forgiven_e4(debt_minor=self.debt_minor, agreed_minor=self.total_minor)
 
     def asked(self, terms: plans.Terms) -> Sequence[tuple[limits.Kind, int]]:
-        """What somebody needs authority for (S2-08): kinds and values, those that are nothing left out."""
+        """What somebody needs authority for (S2-08): kinds and values, of what is added or forgiven those that are
+        something. Percentages are rounded against whoever asks."""
         found = [
             (limits.Kind.DISCOUNT_CHARGES, _part(self.forgiven_charges_minor, self.charges_minor)),
             (limits.Kind.DISCOUNT_PRINCIPAL, _part(self.forgiven_principal_minor, self.principal_minor)),
@@ -103,7 +104,14 @@ class Priced:
             (limits.Kind.COMMISSION, _part(self.added.fees_minor, self.debt_minor)),
             (limits.Kind.EXPENSES, self.added.charges_minor),
         ]
-        return [(limits.Kind.INSTALMENTS, terms.instalments), *(one for one in found if one[1])]
+        plan = [
+            (limits.Kind.INSTALMENTS, terms.instalments),
+            (limits.Kind.INSTALMENT_AMOUNT, min(row.amount_minor for row in self.rows if row.number)),
+        ]
+        if terms.instalments > 1:
+            agreed = self.total_minor - self.plan_interest_minor
+            plan.append((limits.Kind.DOWN_PAYMENT, terms.down_payment_minor * plans.RATE_UNIT // agreed))
+        return [*plan, *(one for one in found if one[1])]
 
 
 def choose(
