@@ -217,6 +217,25 @@ def test_inside_the_limit_a_due_date_moves_at_once_above_and_below_it_does_not(a
     assert explained.balances[0].total.units == 1_000
 
 
+def test_a_due_date_moves_while_a_payment_comes(api, agency):
+    """Either order: the money adds up, and the payment stands with the charges of its order."""
+    set_limit(api, role="operator", maximum=100)
+    for _ in range(3):
+        (placed,) = agency.place((TUESDAY, 100_000))
+        moved, payment = at_once(
+            lambda: api("ChangeDueDates", moving(api, placed), roles=["operator"]),  # noqa: B023
+            lambda: agency.pay(50_000, title_reference=placed.reference),  # noqa: B023
+        )
+        assert dates.from_proto(moved.titles[0].due_date, "due_date") == CHRISTMAS
+        title = agency.title(placed)
+        assert title.received_minor == 50_000
+        charged = (title.charged_penalty_minor, title.charged_interest_minor)
+        assert charged in ((2_000, 1_500), (0, 0))
+        agency.reverse(payment)
+        after = agency.title(placed)
+        assert (after.received_minor, after.due_date) == (0, CHRISTMAS)
+
+
 def test_what_was_approved_is_validated_on_today_s_balances(api, agency):
     """Paid in the meantime: the command fails, the request stays pending and is taken back."""
     (placed,) = agency.place((TUESDAY, 100_000))
