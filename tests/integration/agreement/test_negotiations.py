@@ -296,6 +296,21 @@ def test_terms_are_kept_whole(agency):
     ]
 
 
+def test_a_proposal_of_the_release_before_is_read_from_its_columns(agency):
+    (placed,) = agency.place((TUESDAY, 100_000))
+    terms = dataclasses.replace(
+        THREE,
+        annual_rate_e4=120_000,
+        discount_minor=100,
+        down_payment_minor=5,
+        down_payment_date=agency.today,
+    )
+    agreement_id = agency.propose(placed.case_id, terms=terms)
+    with psycopg.connect(agency.owner_url) as connection:
+        connection.execute("UPDATE agreements SET terms = NULL WHERE id = %s", [agreement_id])
+    assert agency.agreement(agreement_id).terms == terms
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [
