@@ -3,6 +3,7 @@
 import datetime
 
 import pytest
+import sqlalchemy
 
 from agreement_service import providers
 from agreement_service.domain import banks, boleto, collection, creditors, instruments, plans
@@ -32,7 +33,7 @@ BRADESCO = collection.CollectionAccount(
 )
 
 
-def issue(agency, placed, *, date=None, kinds=(), titles=None):
+def issue(agency, placed, *, date=None, kinds=(), titles=None, account_id=None):
     """Instruments for titles outside an agreement; their ids."""
     with agency.tx() as tx:
         return cases.issue_for_titles(
@@ -42,6 +43,7 @@ def issue(agency, placed, *, date=None, kinds=(), titles=None):
             title_ids=[one.title_id for one in titles or [placed]],
             kinds=kinds,
             date=date,
+            account_id=account_id,
             moment=agency.moment(tx),
             bank=agency.bank,
         )
@@ -335,6 +337,29 @@ def test_the_house_account_serves_creditors_without_their_own_and_a_new_default_
         assert collection_store.default(tx, agency.agency, agency.creditor_id).id == second
         assert not collection_store.find(tx, agency.agency, own).is_default
         assert collection_store.default(tx, agency.agency, ids.new()).id == house
+
+
+@pytest.mark.feature("S5-26")
+def test_the_account_is_chosen_or_refused(agency):
+    account(agency)
+    house = account(agency, creditor=False, default=False, description="house")
+    (placed,) = agency.place((TUESDAY, 100_000))
+    (slip,) = issue(agency, placed, kinds=[BOLETO], account_id=house)
+    assert row(agency, slip).account_id == house
+    (foreign,) = agency.place((TUESDAY, 100_000), creditor="CRED-2", creditor_id=ids.new())
+    own = agency.rows("SELECT id FROM collection_accounts WHERE creditor_id IS NOT NULL")[0].id
+    with pytest.raises(instruments.CollectionAccountNotUsable):
+        issue(agency, foreign, account_id=own)
+    with pytest.raises(errors.ResourceNotFound):
+        issue(agency, foreign, account_id=ids.new())
+
+
+def test_a_forecast_is_not_collected(agency):
+    (placed,) = agency.place((TUESDAY, 100_000))
+    with agency.tx() as tx:
+        tx.execute(sqlalchemy.text("UPDATE titles SET title_type = 'FORECAST'"))
+    with pytest.raises(instruments.TitleNotCollectable):
+        issue(agency, placed)
 
 
 def test_what_names_an_account_at_the_bank_never_changes(agency):

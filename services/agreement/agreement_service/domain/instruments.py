@@ -89,6 +89,12 @@ class MeansNotAccepted(errors.ServiceError):
     status = errors.Status.FAILED_PRECONDITION
 
 
+class CollectionAccountNotUsable(errors.ServiceError):
+    """The account is not active, or another creditor's."""
+
+    status = errors.Status.FAILED_PRECONDITION
+
+
 class AmountAboveInstrument(errors.ServiceError):
     """The amount is above what an instrument of this kind can say."""
 

@@ -75,6 +75,13 @@ class InstrumentServicer(minutes.Minutes, instrument_service_pb2_grpc.Instrument
             raise errors.invalid("titles", "expected either titles or an instalment")
         if len(request.titles) > instruments.MAX_TITLES:
             raise errors.invalid("titles", f"expected at most {instruments.MAX_TITLES}")
+        account_id = (
+            common.inside(
+                agency, ACCOUNT, request.collection_account, "collection_account", "collection_account"
+            )
+            if request.collection_account
+            else None
+        )
         titles = [
             common.inside(agency, common.TITLE, name, f"titles[{place}]", "title")
             for place, name in enumerate(request.titles)
@@ -89,6 +96,7 @@ class InstrumentServicer(minutes.Minutes, instrument_service_pb2_grpc.Instrument
                     instalment_id=ids.parse(request.instalment_id, "instalment_id"),
                     kinds=kinds,
                     date=date,
+                    account_id=account_id,
                     moment=moment,
                     bank=self.bank,
                 )
@@ -100,6 +108,7 @@ class InstrumentServicer(minutes.Minutes, instrument_service_pb2_grpc.Instrument
                     title_ids=titles,
                     kinds=kinds,
                     date=date,
+                    account_id=account_id,
                     moment=moment,
                     bank=self.bank,
                 )

@@ -11,7 +11,16 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 
 from agreement_service import providers
-from agreement_service.domain import accounts, balances, banks, boleto, instruments, pix
+from agreement_service.domain import (
+    accounts,
+    balances,
+    banks,
+    boleto,
+    collection,
+    instruments,
+    pix,
+    proposals,
+)
 from agreement_service.store import accounts as account_store
 from agreement_service.store import collection as collection_store
 from agreement_service.store import creditors as creditor_store
@@ -127,17 +136,20 @@ def issue_for_instalment(
     instalment_id: uuid.UUID,
     kinds: Collection[instruments.Kind],
     date: datetime.date | None,
+    account_id: uuid.UUID | None = None,
     moment: moments.Moment,
     bank: providers.BankProvider,
 ) -> list[uuid.UUID]:
     """Draft instruments for an unpaid instalment of an agreement in force; their ids. `kinds` empty: all accepted.
 
     Raises ResourceNotFound, InvalidRequest, InstalmentNotOpen, InstrumentPayable, MeansNotAccepted,
-    AmountAboveInstrument.
+    AmountAboveInstrument, CollectionAccountNotUsable.
     """
     debt = _debt_of_instalment(tx, agency, instalment_id, date=date, moment=moment)
     known = store.of_instalments(tx, agency, [instalment_id]).get(instalment_id, [])
-    return _issue_one(tx, agency, debt, kinds=kinds, known=known, moment=moment, bank=bank)
+    return _issue_one(
+        tx, agency, debt, kinds=kinds, known=known, account_id=account_id, moment=moment, bank=bank
+    )
 
 
 def issue_for_titles(
@@ -148,19 +160,22 @@ def issue_for_titles(
     title_ids: Sequence[uuid.UUID],
     kinds: Collection[instruments.Kind],
     date: datetime.date | None,
+    account_id: uuid.UUID | None = None,
     moment: moments.Moment,
     bank: providers.BankProvider,
 ) -> list[uuid.UUID]:
     """Draft instruments for titles outside an agreement, with what is owed on `date` (S2-29, S2-31); their ids.
 
     Raises ResourceNotFound, InvalidRequest, TitleNotCollectable, InstrumentPayable, MeansNotAccepted,
-    AmountAboveInstrument.
+    AmountAboveInstrument, CollectionAccountNotUsable.
     """
     if not 1 <= len(title_ids) <= instruments.MAX_TITLES or len(set(title_ids)) != len(title_ids):
         raise errors.invalid("titles", f"expected 1 to {instruments.MAX_TITLES} titles, each once")
     debt = _debt_of_titles(tx, agency, case_id, title_ids, date=date, moment=moment)
     known = _of_titles(tx, agency, title_ids)
-    return _issue_one(tx, agency, debt, kinds=kinds, known=known, moment=moment, bank=bank)
+    return _issue_one(
+        tx, agency, debt, kinds=kinds, known=known, account_id=account_id, moment=moment, bank=bank
+    )
 
 
 def cancel(
@@ -346,6 +361,7 @@ def _issue_one(
     *,
     kinds: Collection[instruments.Kind],
     known: Sequence[store.Instrument],
+    account_id: uuid.UUID | None,
     moment: moments.Moment,
     bank: providers.BankProvider,
 ) -> list[uuid.UUID]:
@@ -359,8 +375,23 @@ def _issue_one(
     if payable and not wanted:
         one = next(iter(payable.values()))
         raise instruments.InstrumentPayable("every means has one", instrument=one.id, kind=one.kind)
-    made = _draft(tx, agency, debts=[debt], kinds=wanted, moment=moment, bank=bank)
+    account = _chosen(tx, agency, account_id, debt) if account_id is not None else None
+    made = _draft(tx, agency, debts=[debt], kinds=wanted, account=account, moment=moment, bank=bank)
     return _drafted(made, debt, kinds)
+
+
+def _chosen(
+    tx: db.Transaction, agency: uuid.UUID, account_id: uuid.UUID, debt: instruments.Debt
+) -> collection.CollectionAccount:
+    """The account chosen for a debt. Raises ResourceNotFound, CollectionAccountNotUsable."""
+    record = collection_store.find(tx, agency, account_id)
+    if record is None:
+        raise errors.ResourceNotFound("no such collection account", collection_account=account_id)
+    if not record.active or record.creditor_id not in (None, debt.creditor_id):
+        raise instruments.CollectionAccountNotUsable(
+            "expected an active account of the creditor or of the house", collection_account=account_id
+        )
+    return record.account
 
 
 def _drafted(
@@ -389,20 +420,25 @@ def _draft(
     *,
     debts: Sequence[instruments.Debt],
     kinds: Collection[instruments.Kind] = (),
+    account: collection.CollectionAccount | None = None,
     moment: moments.Moment,
     bank: providers.BankProvider,
 ) -> list[store.Instrument]:
-    """Draft what the creditors accept for debts of one currency, of the kinds asked for (none: all). The accounts are
-    locked."""
+    """Draft what the creditors accept for debts of one currency, of the kinds asked for (none: all), on `account` or
+    the creditors' own. The cases are locked."""
     earlier = _Earlier(tx, agency, debts)
     made: list[store.Instrument] = []
     titles: dict[uuid.UUID, tuple[tuple[uuid.UUID, int], ...]] = {}
     for creditor_id in sorted({debt.creditor_id for debt in debts}):
         own = [debt for debt in debts if debt.creditor_id == creditor_id]
         accepted = creditor_store.settings(tx, agency, creditor_id).accepted_means
-        account = collection_store.default(tx, agency, creditor_id) or bank.account
         desk = makers.Desk(
-            tx=tx, agency=agency, moment=moment, creditor_id=creditor_id, account=account, bank=bank
+            tx=tx,
+            agency=agency,
+            moment=moment,
+            creditor_id=creditor_id,
+            account=account or collection_store.default(tx, agency, creditor_id) or bank.account,
+            bank=bank,
         )
         for kind, maker in MAKERS.get(own[0].currency, {}).items():
             if kind.value not in accepted or (kinds and kind not in kinds):
@@ -553,9 +589,15 @@ def _debt_of_titles(
     for title_id in sorted(title_ids):
         title = there.get(title_id)
         owed = balances.explain_title(title, due_date).total_minor if title is not None else 0
-        if title is None or title.agreement_id is not None or not title.open_minor or owed <= 0:
+        if (
+            title is None
+            or title.agreement_id is not None
+            or title.title_type == proposals.FORECAST
+            or not title.open_minor
+            or owed <= 0
+        ):
             raise instruments.TitleNotCollectable(
-                "expected open titles of the case, outside an agreement",
+                "expected open titles of the case, outside an agreement, that are no forecast",
                 title=title_id,
                 state=title.state.value if title is not None else "UNKNOWN",
             )
