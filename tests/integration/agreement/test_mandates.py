@@ -32,6 +32,7 @@ class Desk:
 
     def __init__(self, agency: Any) -> None:
         self.agency = agency
+        agency.place((FRIDAY, 1_000))  # the creditor is known by its first title
 
     def open_account(self, **fields: Any) -> None:
         with self.agency.tx() as tx:
@@ -536,7 +537,7 @@ def test_a_return_against_a_withdrawal(agency, desk):
 ADMIN = ("agreement.read", "agreement.write", "agreement.admin")
 
 
-def test_collecting_over_grpc(agency, api):
+def test_collecting_over_grpc(agency, desk, api):
     account = mandates_pb2.EuroAccount(
         name=f"{api.name}/creditors/{agency.creditor_id}/euroAccount",
         holder_name="Banco Azul SA",
@@ -554,10 +555,12 @@ def test_collecting_over_grpc(agency, api):
     assert api.refused("UpdateEuroAccount", stale, scopes=ADMIN) == ("ABORTED", "VERSION_MISMATCH")
     assert api("GetEuroAccount", mandate_service_pb2.GetEuroAccountRequest(name=account.name)) == set_
     other = f"{api.name}/creditors/{uuid.uuid4()}/euroAccount"
+    stranger = mandate_service_pb2.UpdateEuroAccountRequest(euro_account=account)
+    stranger.euro_account.name, stranger.euro_account.etag = other, ""
+    assert api.refused("UpdateEuroAccount", stranger, scopes=ADMIN)[0] == "NOT_FOUND"
     assert (
         api.refused("GetEuroAccount", mandate_service_pb2.GetEuroAccountRequest(name=other))[0] == "NOT_FOUND"
     )
-    desk = Desk(agency)
     case_id = desk.place()
     agreement = desk.agree(case_id)
     signed = mandate_service_pb2.CreateMandateRequest(

@@ -48,8 +48,10 @@ def collect(
     """Journal a creditor's direct debits that fall due up to a day, inclusive, as one file; its id.
 
     A direct debit asks for what is unpaid of its instalment, on the due date or the first TARGET day that keeps the
-    notice. Each is in one file ever. Raises InvalidRequest, EuroAccountMissing, NothingToCollect.
+    notice. Each is in one file ever. Raises ResourceNotFound, InvalidRequest, EuroAccountMissing, NothingToCollect.
     """
+    if not store.knows_creditor(tx, agency, creditor_id):
+        raise errors.ResourceNotFound("no such creditor", creditor=creditor_id)
     today = moment.business_date
     last = today + datetime.timedelta(days=MAX_DAYS_AHEAD)
     if due_through > last:

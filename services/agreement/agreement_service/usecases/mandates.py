@@ -61,8 +61,11 @@ def set_euro_account(
 ) -> None:
     """Set where a creditor's money in EUR goes; instruments issued from now on follow.
 
-    Raises InvalidRequest, IbanInvalid, CreditorIdentifierInvalid naming the field, VersionMismatch.
+    Raises ResourceNotFound before the creditor's first title is placed, InvalidRequest, IbanInvalid and
+    CreditorIdentifierInvalid naming the field, VersionMismatch.
     """
+    if not store.knows_creditor(tx, agency, creditor_id):
+        raise errors.ResourceNotFound("no such creditor", creditor=creditor_id)
     known = store.euro_account(tx, agency, creditor_id)
     there = known.version if known is not None else 0
     if version is not None and version != there:

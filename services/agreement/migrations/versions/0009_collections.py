@@ -10,7 +10,6 @@ branch_labels = None
 depends_on = None
 
 TABLES = {
-    # No foreign key to creditors: an account may be set before a creditor's first title is placed.
     "euro_accounts": """
         creditor_id uuid NOT NULL,
         holder_name text NOT NULL,
@@ -20,7 +19,8 @@ TABLES = {
         pre_notice_days integer NOT NULL CHECK (pre_notice_days BETWEEN 1 AND 14),
         multibanco_entity text NOT NULL DEFAULT '' CHECK (multibanco_entity ~ '^([0-9]{5})?$'),
         version bigint NOT NULL DEFAULT 1,
-        PRIMARY KEY (agency, creditor_id)
+        PRIMARY KEY (agency, creditor_id),
+        FOREIGN KEY (agency, creditor_id) REFERENCES creditors (agency, creditor_id)
     """,
     "mandates": """
         id uuid NOT NULL,
