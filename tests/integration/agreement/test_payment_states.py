@@ -4,9 +4,8 @@ import datetime
 
 import pytest
 
-from agreement_service.domain import accounts, approvals, limits
+from agreement_service.domain import accounts, approvals, limits, plans
 from agreement_service.domain import payments as rules
-from agreement_service.domain import plans
 from agreement_service.domain import writeoffs as writeoff_rules
 from agreement_service.usecases import credits, ledger, payments, waterfalls, writeoffs
 from servicekit import errors, ids
@@ -562,7 +561,7 @@ def test_orders_that_cannot_be(agency, desk):
 
 def test_open_by_the_ledger_is_open_by_the_balances(agency, desk):
     debtor = ids.new()
-    old, new = agency.place((TUESDAY, 100_000), (MONTH, 50_000), debtor_id=debtor)
+    old, _ = agency.place((TUESDAY, 100_000), (MONTH, 50_000), debtor_id=debtor)
     agency.pay(30_000, title_reference=old.reference)
     agency.pay(500)
     terms = plans.Terms(instalments=2, first_due_date=MONTH, annual_rate_e4=240_000)

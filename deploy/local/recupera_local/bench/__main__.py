@@ -17,7 +17,18 @@ Section = Callable[[scenes.Scene], list[figures.Figure]]
 
 def sections() -> Mapping[str, tuple[str, Section]]:
     """Every section: its name, what it measures, and the function."""
-    from recupera_local.bench import calls, days, facts, imports, plans, resources
+    from recupera_local.bench import (
+        agreements,
+        balances,
+        calls,
+        days,
+        facts,
+        imports,
+        plans,
+        remittance,
+        replay,
+        resources,
+    )
 
     return {
         "import": ("200,000 titles until the last row is committed, beside hand-made SQL", imports.run),
@@ -26,6 +37,13 @@ def sections() -> Mapping[str, tuple[str, Section]]:
         "calls": ("GetCase through Envoy beside an empty echo behind the same Envoy", calls.run),
         "facts": ("outbox to handler commit beside kafka-python by hand", facts.run),
         "simulation": ("simulations of agreements a second in one process", plans.simulation),
+        "remittance": (
+            "a statement of 100,000 settlements closed, beside a bare aggregate plus insert",
+            remittance.run,
+        ),
+        "agreements": ("the daily run of 100,000 agreements, beside hand-made SQL", agreements.run),
+        "balances": ("lines of 100,000 titles of mixed terms, beside their sum in one SQL statement", balances.run),
+        "replay": ("a payment before 500 others of its case, beside entering those", replay.run),
         "run": ("`make run`: seconds until it is up, memory when idle", resources.run),
     }
 

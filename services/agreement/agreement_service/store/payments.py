@@ -121,6 +121,7 @@ _GUARD = tables.sql(
 _GUARD_SHARED = tables.sql(
     "SELECT pg_advisory_xact_lock_shared(hashtextextended('unidentified payments ' || CAST(:agency AS text), 0))"
 )
+_PLAN_ANEW = tables.sql("DISCARD PLANS")
 # Money that comes in is a posting at once; that of the unconfirmed when it is confirmed (_WRITE).
 _INSERT = tables.sql(
     """
@@ -385,6 +386,16 @@ _GET_SOURCES = tables.sql(
     ORDER BY payment_id, kind, batch_id, row, caller
     """
 )
+
+
+def plan_anew(tx: db.Transaction) -> None:
+    """Have the plans of this session made again, those of the foreign keys' checks included.
+
+    A session keeps the plans that it made when tables were all but empty, and then scans a whole table to check each
+    row of a bulk insert (run: 5,000 payments in the session that had placed the first title: 20 s of the server's
+    processor; planned anew 1.3 s).
+    """
+    tx.execute(_PLAN_ANEW)
 
 
 def guard_unidentified(tx: db.Transaction, agency: uuid.UUID, *, shared: bool) -> None:

@@ -15,6 +15,8 @@ from agreement_service.store import payments as store
 from agreement_service.usecases import books, facts, moments
 from servicekit import blobs, db, errors, ids
 
+MANY = 100
+"""Reports that are worth having the statements planned anew."""
 Chosen = tuple[tuple[uuid.UUID, int], ...]
 """Titles and the most that each gets, minor units."""
 
@@ -101,6 +103,8 @@ def enter(
     counts. Reports that differ from what is known (PaymentDiffers), of annulled payments (PaymentAnnulled) or malformed
     (InvalidRequest) are refused one by one.
     """
+    if len(reports) >= MANY:
+        store.plan_anew(tx)
     refused: list[tuple[int, errors.ServiceError]] = []
     good: list[tuple[int, Report]] = []
     for index, report in enumerate(reports):
