@@ -176,7 +176,9 @@ LAYOUTS: Mapping[Kind, Sequence[Column]] = {
     Kind.PAYMENTS: PAYMENTS_COLUMNS,
 }
 AMOUNT_COLUMN: Mapping[Kind, str] = {Kind.PORTFOLIO: "principal", Kind.PAYMENTS: "amount"}
-TITLE_TYPES = ("INVOICE", "INSTALMENT", "CHEQUE", "LOAN", "OTHER")
+TITLE_TYPES = ("INVOICE", "INSTALMENT", "CHEQUE", "LOAN", "FORECAST", "OTHER")
+CONSUMER_PENALTY_E4 = 20_000
+"""Highest penalty of a consumer in Brazil, percent times 10 000 (CDC art. 52 §1, Lei 9.298/1996)."""
 PAYMENT_MEANS = ("PIX", "BOLETO", "TRANSFER", "MULTIBANCO", "SEPA_DD", "CARD", "CHEQUE", "CASH")
 DOCUMENT_TYPES = ("CPF", "CNPJ", "NIF")
 UFS = (

@@ -263,3 +263,43 @@ def test_republished_titles_are_those_that_were_placed(house: House) -> None:
     assert titles([fact for fact in facts if fact.HasField("titles_placed")]) == placed
     states = [state for fact in facts for state in fact.cases_changed.states]
     assert len(states) == 30
+
+
+def test_what_charges_follow_from_is_published(house: House) -> None:
+    """No rate is not a rate of zero; natural persons, products and kinds of titles are told apart."""
+    house.take()
+    house.place(
+        row(0, penalty_rate_e4=None, monthly_interest_rate_e4=0),
+        row(
+            1, debtor_document_type="NIF", debtor_document="123456789", product="LOAN", title_type="FORECAST"
+        ),
+        row(2, debtor_document_type="NIF", debtor_document="501964843", penalty_rate_e4=None),
+        row(3, debtor_document_type="CNPJ", debtor_document="16727230000197", monthly_interest_rate_e4=None),
+    )
+
+    def seen() -> dict[str, tuple[object, ...]]:
+        found = {}
+        for fact in house.take():
+            chunk = fact.titles_placed
+            for number, title in enumerate(chunk.title_references):
+                contract = chunk.table_contracts[chunk.contract_index[number]]
+                terms = chunk.table_terms[chunk.terms_index[number]]
+                found[title] = (
+                    contract.product,
+                    contract.natural_person,
+                    chunk.table_types[chunk.type_index[number]],
+                    None if terms.no_penalty else terms.penalty_rate_e4,
+                    None if terms.no_monthly_interest else terms.monthly_interest_rate_e4,
+                )
+        return found
+
+    placed = {
+        "T-0": ("CARD", True, "INVOICE", None, 0),
+        "T-1": ("LOAN", True, "FORECAST", 20_000, 10_000),
+        "T-2": ("CARD", False, "INVOICE", None, 10_000),
+        "T-3": ("CARD", False, "INVOICE", 20_000, None),
+    }
+    assert seen() == placed
+    with db.begin(house.engine, agency=house.agency) as tx:
+        republish.next_cases(tx, house.agency, after=None, limit=10)
+    assert seen() == placed

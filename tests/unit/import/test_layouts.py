@@ -71,6 +71,10 @@ PAYMENTS = domain.Kind.PAYMENTS
         ({"title_type": "BET"}, "title_type", "UNKNOWN_TITLE_TYPE"),
         ({"penalty_rate": "2%"}, "penalty_rate", "RATE_FORMAT"),
         ({"penalty_rate": "101"}, "penalty_rate", "RATE_TOO_HIGH"),
+        ({"penalty_rate": "2"}, "penalty_rate", None),
+        ({"penalty_rate": "2,0001"}, "penalty_rate", "PENALTY_ABOVE_CAP"),
+        ({"penalty_rate": "2,0001", "currency": "EUR"}, "penalty_rate", None),
+        ({"title_type": "forecast"}, "title_type", None),
         ({"monthly_interest_rate": "1,0333"}, "monthly_interest_rate", None),
         ({"guarantor_name": "Rui"}, "guarantor_document", "MISSING"),
         ({"guarantor_document": "501964843"}, "guarantor_name", "MISSING"),
@@ -260,7 +264,7 @@ def good_rows(draw: st.DrawFn) -> list[dict[str, Any]]:
             "due_date": draw(st.dates(domain.EARLIEST_DUE, domain.LATEST_DUE)),
             "principal_minor": draw(st.integers(1, 10**12)),
             "currency": draw(st.sampled_from(domain.CURRENCIES)),
-            "penalty_rate_e4": draw(st.none() | st.integers(0, 1_000_000)),
+            "penalty_rate_e4": draw(st.none() | st.integers(0, 20_000)),
         }
         for number in range(count)
     ]

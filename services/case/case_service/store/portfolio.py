@@ -85,8 +85,13 @@ class Placed:
     title_references: Sequence[str]
     principal_minor: Sequence[int]
     due_days: Sequence[int]
-    penalty_rates_e4: Sequence[int]
-    monthly_interest_rates_e4: Sequence[int]
+    penalty_rates_e4: Sequence[int | None]
+    monthly_interest_rates_e4: Sequence[int | None]
+    """None: the file gave no rate, which is not a rate of zero."""
+    title_types: Sequence[str]
+    products: Sequence[str]
+    natural_persons: Sequence[bool]
+    """Whether the debtor is a natural person."""
 
 
 def stage(tx: db.Transaction, csv: bytes) -> None:
@@ -142,9 +147,9 @@ def count(tx: db.Transaction) -> Counts:
     )
 
 
-def placed(tx: db.Transaction) -> list[Placed]:
+def placed(tx: db.Transaction, agency: uuid.UUID) -> list[Placed]:
     """The titles just made, one item a partition of the topic, in partition order."""
-    return [_placed(row) for row in tx.execute(_PLACED)]
+    return [_placed(row) for row in tx.execute(_PLACED, {"agency": agency})]
 
 
 def titles_of(
@@ -175,6 +180,9 @@ def _placed(row: sa.Row[Any]) -> Placed:
         due_days=row.due_days,
         penalty_rates_e4=row.penalties,
         monthly_interest_rates_e4=row.interests,
+        title_types=row.title_types,
+        products=row.products,
+        natural_persons=row.natural_persons,
     )
 
 
@@ -438,7 +446,7 @@ _TITLES = scoped.text(
                         batch_id)
     SELECT :agency, title_id, case_id, contract_id, title_reference, coalesce(title_type, 'OTHER'),
     issue_date, due_date,
-           principal_minor, principal_minor, coalesce(penalty_rate_e4, 0), coalesce(monthly_interest_rate_e4, 0),
+           principal_minor, principal_minor, penalty_rate_e4, monthly_interest_rate_e4,
            'OPEN', :batch_id
     FROM staged_titles WHERE verdict = 'NEW' ORDER BY contract_id, title_reference
     ON CONFLICT DO NOTHING
@@ -476,19 +484,28 @@ _AGGREGATED = """
            contract_references,
            array_agg(currency) AS currencies, array_agg(title_reference) AS title_references,
            array_agg(principal_minor) AS principals, array_agg(due_date - DATE '1970-01-01') AS due_days,
-           array_agg(penalty_rate_e4) AS penalties, array_agg(monthly_interest_rate_e4) AS interests
+           array_agg(penalty_rate_e4) AS penalties, array_agg(monthly_interest_rate_e4) AS interests,
+           array_agg(title_type) AS title_types, array_agg(product) AS products,
+           array_agg(natural_person) AS natural_persons
     FROM ({rows}) AS row
     GROUP BY partition ORDER BY partition
 """
+# CPF; of the Portuguese tax numbers those that begin with 1, 2, 3 or 45 are of natural persons.
+_NATURAL = (
+    "(debtor.document_type = 'CPF' OR debtor.document_type = 'NIF' AND debtor.document ~ '^([123]|45)')"
+)
 _PLACED = scoped.text(
     _AGGREGATED.format(
-        rows="""
+        rows=f"""
         SELECT (crc32(uuid_send(case_id)) % 24)::integer AS partition, case_id, title_id, debtor_id, creditor_id,
                creditor_reference, contract_reference, currency, title_reference, principal_minor, due_date,
-               coalesce(penalty_rate_e4, 0) AS penalty_rate_e4,
-               coalesce(monthly_interest_rate_e4, 0) AS monthly_interest_rate_e4
+               penalty_rate_e4, monthly_interest_rate_e4, coalesce(title_type, 'OTHER') AS title_type,
+               (SELECT contracts.product FROM contracts
+                WHERE contracts.agency = @agency AND contracts.id = staged_titles.contract_id) AS product,
+               (SELECT {_NATURAL} FROM people AS debtor
+                WHERE debtor.agency = @agency AND debtor.id = staged_titles.debtor_id) AS natural_person
         FROM staged_titles WHERE verdict = 'NEW' ORDER BY 1, case_id, due_date, title_id
-        """
+        """  # noqa: S608  constants only
     )
 )
 _NEXT_CASES = scoped.text(
@@ -499,19 +516,21 @@ _NEXT_CASES = scoped.text(
 )
 _REPUBLISH = scoped.text(
     _AGGREGATED.format(
-        rows="""
+        rows=f"""
         SELECT debt.partition::integer AS partition, debt.id AS case_id, title.id AS title_id, debt.debtor_id,
                debt.creditor_id, creditor.reference AS creditor_reference, contract.reference AS contract_reference,
                debt.currency, title.title_reference, title.principal_minor, title.due_date, title.penalty_rate_e4,
-               title.monthly_interest_rate_e4
+               title.monthly_interest_rate_e4, title.title_type, contract.product,
+               {_NATURAL} AS natural_person
         FROM cases AS debt
+        JOIN people AS debtor ON debtor.agency = debt.agency AND debtor.id = debt.debtor_id
         JOIN titles AS title ON title.agency = debt.agency AND title.case_id = debt.id
         JOIN contracts AS contract ON contract.agency = debt.agency AND contract.id = debt.contract_id
         JOIN creditors AS creditor ON creditor.agency = debt.agency AND creditor.id = debt.creditor_id
         WHERE debt.agency = @agency AND debt.id = ANY (:ids) AND NOT title.withdrawn
           AND title.title_type <> 'NOVATION' -- made by the agreement service, which has them
         ORDER BY debt.partition, debt.id, title.due_date, title.id
-        """
+        """  # noqa: S608  constants only
     )
 )
 

@@ -71,6 +71,8 @@ def titles_placed(
                 columns.creditor_references,
                 columns.contract_references,
                 columns.currencies,
+                columns.products,
+                columns.natural_persons,
                 strict=True,
             )
         )
@@ -79,6 +81,7 @@ def titles_placed(
             part = slice(at, at + facts.MAX_ROWS)
             contract_of = {key: index for index, key in enumerate(dict.fromkeys(contracts[part]))}
             terms_of = {key: index for index, key in enumerate(dict.fromkeys(terms[part]))}
+            type_of = {key: index for index, key in enumerate(dict.fromkeys(columns.title_types[part]))}
             fact = head(moment)
             fact.titles_placed.CopyFrom(
                 case_facts_pb2.TitlesPlaced(
@@ -96,13 +99,29 @@ def titles_placed(
                             creditor_reference=creditor_reference,
                             contract_reference=contract_reference,
                             currency=currency,
+                            product=product,
+                            natural_person=natural_person,
                         )
-                        for creditor, creditor_reference, contract_reference, currency in contract_of
+                        for (
+                            creditor,
+                            creditor_reference,
+                            contract_reference,
+                            currency,
+                            product,
+                            natural_person,
+                        ) in contract_of
                     ],
                     table_terms=[
-                        case_facts_pb2.ChargeTerms(penalty_rate_e4=penalty, monthly_interest_rate_e4=interest)
+                        case_facts_pb2.ChargeTerms(
+                            penalty_rate_e4=penalty or 0,
+                            monthly_interest_rate_e4=interest or 0,
+                            no_penalty=penalty is None,
+                            no_monthly_interest=interest is None,
+                        )
                         for penalty, interest in terms_of
                     ],
+                    type_index=[type_of[key] for key in columns.title_types[part]],
+                    table_types=list(type_of),
                     batch_id=b"" if batch_id is None else batch_id.bytes,
                 )
             )

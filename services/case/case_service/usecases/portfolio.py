@@ -61,7 +61,7 @@ def apply_slice(
             rejects=rejects,
             business_date=moment.business_date,
         )
-        facts.titles_placed(tx, moment, portfolio.placed(tx), batch_id=batch_id)
+        facts.titles_placed(tx, moment, portfolio.placed(tx, agency), batch_id=batch_id)
     else:
         applied, unchanged, rejects = known.applied, known.unchanged, known.rejects
     facts.slice_applied(

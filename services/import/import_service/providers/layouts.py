@@ -307,6 +307,16 @@ def _portfolio(frame: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[_C
             ),
             _Check(name, "RATE_TOO_HIGH", "at most 100 percent", value > 1_000_000),
         ]
+    found.append(
+        _Check(
+            "penalty_rate",
+            "PENALTY_ABOVE_CAP",
+            "at most 2 percent for a natural person in BRL (CDC art. 52 §1)",
+            (pl.col("debtor_document_type") == "CPF")
+            & (pl.col("currency") == "BRL")
+            & pl.col("penalty_rate_e4").is_between(domain.CONSUMER_PENALTY_E4 + 1, 1_000_000),
+        )
+    )
     guarantor = pl.any_horizontal(
         pl.col("guarantor_document", "guarantor_name", "guarantor_phone", "guarantor_email").is_not_null()
     )
