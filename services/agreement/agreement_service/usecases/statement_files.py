@@ -20,6 +20,7 @@ TEMPLATE = "statement"
 class _Words:
     title: str
     summary: str
+    groups: str
     lines: str
     instalment: str
     tax: str
@@ -32,6 +33,7 @@ class _Words:
 _BR = _Words(
     title="Prestação de contas",
     summary="Resumo",
+    groups="Por atraso e componente",
     lines="Lançamentos",
     instalment="Parcela",
     tax="ISS",
@@ -51,6 +53,7 @@ _BR = _Words(
 _PT = _Words(
     title="Prestação de contas",
     summary="Resumo",
+    groups="Por atraso e componente",
     lines="Movimentos",
     instalment="Prestação",
     tax="IVA",
@@ -137,7 +140,9 @@ def page(
         "title": words.title,
         "facts": [[label, value] for label, value in _facts(statement)],
         "sums": sums,
+        "number": f"N.º {statement.number}",
         "groups": {
+            "title": words.groups,
             "head": ["Dias de atraso", "Componente", "Taxa", "Quantidade", "Recebido", "Comissão", words.tax],
             "rows": [
                 [
@@ -163,7 +168,7 @@ def page(
                     "" if line.value_date is None else exports.date(line.value_date),
                     line.contract_reference,
                     line.title_reference,
-                    "" if line.instalment_number is None else str(line.instalment_number),
+                    _instalment(line),
                     _component(line, words),
                     "" if line.posting_id is None else str(line.days_past_due),
                     number(line.amount_minor) if line.posting_id is not None else "",
@@ -218,7 +223,7 @@ def _row(line: store.Line, words: _Words) -> exports.Row:
         kind,
         line.contract_reference,
         line.title_reference,
-        line.instalment_number,
+        _instalment(line),
         "" if fee else words.components[line.component],
         line.value_date,
         line.business_date,
@@ -231,6 +236,11 @@ def _row(line: store.Line, words: _Words) -> exports.Row:
         exports.Minor(line.tax_retained_minor),
         exports.Minor(received - taken),
     ]
+
+
+def _instalment(line: store.Line) -> str:
+    """Its number; the down payment has none."""
+    return "" if line.instalment_number is None else str(line.instalment_number or "Entrada")
 
 
 def _component(line: store.Line, words: _Words) -> str:

@@ -105,10 +105,7 @@ TABLES = {
         fixed_minor bigint NOT NULL,
         tax_added_minor bigint NOT NULL,
         tax_retained_minor bigint NOT NULL,
-        PRIMARY KEY (agency, posting_id),
-        FOREIGN KEY (agency, posting_id) REFERENCES postings (agency, id),
-        FOREIGN KEY (agency, statement_id) REFERENCES statements (agency, id),
-        FOREIGN KEY (agency, contract_id) REFERENCES commission_contracts (agency, id)
+        PRIMARY KEY (agency, posting_id)
     """,
     "statement_fees": """
         statement_id uuid NOT NULL,
@@ -130,7 +127,12 @@ TABLES = {
         posting_id bigint NOT NULL,
         case_id uuid NOT NULL,
         payment_id uuid NOT NULL,
+        title_id uuid,
+        instalment_id uuid,
+        agreement_id uuid,
+        component text NOT NULL,
         business_date date NOT NULL,
+        value_date date NOT NULL,
         amount_minor bigint NOT NULL,
         PRIMARY KEY (agency, creditor_id, currency, posting_id)
     """,
@@ -149,9 +151,11 @@ INDEXES = (
 
 _WAITING = """
     INSERT INTO settlements_waiting
-        (agency, creditor_id, currency, posting_id, case_id, payment_id, business_date, amount_minor)
+        (agency, creditor_id, currency, posting_id, case_id, payment_id, title_id, instalment_id, agreement_id,
+        component, business_date, value_date, amount_minor)
     SELECT posted.agency, account.creditor_id, posted.currency, posted.id, posted.case_id, posted.payment_id,
-        posted.business_date, posted.amount_minor
+        posted.title_id, posted.instalment_id, posted.agreement_id, posted.component, posted.business_date,
+        posted.value_date, posted.amount_minor
     FROM {posted} AS posted CROSS JOIN LATERAL (
         SELECT creditor_id FROM case_accounts
         WHERE case_accounts.agency = posted.agency AND case_accounts.case_id = posted.case_id OFFSET 0
@@ -170,7 +174,7 @@ TRIGGERS = (
     """,
     """
     CREATE FUNCTION refuse_statement_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        RAISE EXCEPTION 'lines of statements are only added, never changed' USING ERRCODE = 'restrict_violation';
+        RAISE EXCEPTION '% is only added to, never changed', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
     END $$
     """,
     """
@@ -182,22 +186,53 @@ TRIGGERS = (
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_statement_change()
     """,
     """
-    CREATE FUNCTION lines_of_open_statements() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        IF EXISTS (SELECT 1 FROM (SELECT DISTINCT agency, statement_id FROM added) AS one JOIN statements
+    CREATE TRIGGER commission_contracts_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON commission_contracts
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_statement_change()
+    """,
+    """
+    CREATE TRIGGER commission_bands_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON commission_bands
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_statement_change()
+    """,
+    # Set-wise in place of three foreign keys a row, whose targets are never deleted; it asks for more: the statement is
+    # open, the line says what the ledger says.
+    """
+    CREATE FUNCTION lines_are_settlements() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF EXISTS (SELECT 1 FROM (SELECT DISTINCT agency, statement_id FROM added) AS one LEFT JOIN statements
                 ON statements.agency = one.agency AND statements.id = one.statement_id
-            WHERE statements.state <> 'OPEN') THEN
-            RAISE EXCEPTION 'a closed statement gets no more lines' USING ERRCODE = 'restrict_violation';
+            WHERE statements.state IS DISTINCT FROM 'OPEN') THEN
+            RAISE EXCEPTION 'only an open statement gets lines' USING ERRCODE = 'restrict_violation';
+        END IF;
+        IF EXISTS (SELECT 1 FROM (SELECT DISTINCT agency, contract_id FROM added) AS one
+                LEFT JOIN commission_contracts AS contracts
+                ON contracts.agency = one.agency AND contracts.id = one.contract_id WHERE contracts.id IS NULL) THEN
+            RAISE EXCEPTION 'a line has a contract' USING ERRCODE = 'foreign_key_violation';
+        END IF;
+        IF EXISTS (SELECT 1 FROM added LEFT JOIN LATERAL (
+                SELECT amount_minor FROM postings WHERE postings.agency = added.agency
+                    AND postings.id = added.posting_id AND postings.kind = 'RECEIVED' OFFSET 0) AS posting ON true
+            WHERE posting.amount_minor IS DISTINCT FROM added.amount_minor) THEN
+            RAISE EXCEPTION 'a line is a settlement of the ledger' USING ERRCODE = 'foreign_key_violation';
         END IF;
         RETURN NULL;
     END $$
     """,
     """
-    CREATE TRIGGER statement_lines_open AFTER INSERT ON statement_lines REFERENCING NEW TABLE AS added
-    FOR EACH STATEMENT EXECUTE FUNCTION lines_of_open_statements()
+    CREATE TRIGGER statement_lines_settle AFTER INSERT ON statement_lines REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION lines_are_settlements()
+    """,
+    """
+    CREATE FUNCTION fees_of_open_statements() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF EXISTS (SELECT 1 FROM added JOIN statements
+                ON statements.agency = added.agency AND statements.id = added.statement_id
+            WHERE statements.state <> 'OPEN') THEN
+            RAISE EXCEPTION 'only an open statement gets fees' USING ERRCODE = 'restrict_violation';
+        END IF;
+        RETURN NULL;
+    END $$
     """,
     """
     CREATE TRIGGER statement_fees_open AFTER INSERT ON statement_fees REFERENCING NEW TABLE AS added
-    FOR EACH STATEMENT EXECUTE FUNCTION lines_of_open_statements()
+    FOR EACH STATEMENT EXECUTE FUNCTION fees_of_open_statements()
     """,
     """
     CREATE FUNCTION statement_moves() RETURNS trigger LANGUAGE plpgsql AS $$

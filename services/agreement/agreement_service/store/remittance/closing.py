@@ -111,35 +111,32 @@ _TAKE = tables.sql(
         SELECT id, coalesce(for_case_id, '{_NO_CASE}') AS for_case_id FROM statements
         WHERE agency = :agency AND creditor_id = :creditor_id AND currency = :currency AND state = 'OPEN'
             AND (for_case_id IS NOT NULL) = :individual
-    ), taken AS MATERIALIZED (
-        -- What was taken back waits for what it takes back, should that not be in this statement.
-        SELECT waiting.posting_id, collecting.id AS statement_id
-        FROM settlements_waiting AS waiting JOIN collecting
-            ON collecting.for_case_id = CASE WHEN :individual THEN waiting.case_id ELSE '{_NO_CASE}' END
-        WHERE waiting.agency = :agency AND waiting.creditor_id = :creditor_id AND waiting.currency = :currency
-            AND waiting.posting_id > :after AND waiting.business_date < :end
-            AND (waiting.amount_minor > 0 OR NOT EXISTS (
-                SELECT 1 FROM settlements_waiting AS other
-                WHERE other.agency = :agency AND other.payment_id = waiting.payment_id
-                    AND other.posting_id < waiting.posting_id
-                    AND (other.business_date >= :end OR other.posting_id <= :after)))
-        ORDER BY waiting.posting_id LIMIT :slice
-    ), removed AS (
-        DELETE FROM settlements_waiting AS waiting USING taken
-        WHERE waiting.agency = :agency AND waiting.creditor_id = :creditor_id AND waiting.currency = :currency
-            AND waiting.posting_id = taken.posting_id
+    ), taken AS (
+        -- What was taken back waits for what it takes back, should that not be in this statement. Rows of the queue
+        -- never move, and only who holds the creditor takes some out: so they are deleted by their place.
+        DELETE FROM settlements_waiting WHERE agency = :agency AND ctid = ANY(ARRAY(
+            SELECT waiting.ctid FROM settlements_waiting AS waiting JOIN collecting
+                ON collecting.for_case_id = CASE WHEN :individual THEN waiting.case_id ELSE '{_NO_CASE}' END
+            WHERE waiting.agency = :agency AND waiting.creditor_id = :creditor_id AND waiting.currency = :currency
+                AND waiting.posting_id > :after AND waiting.business_date < :end
+                AND (waiting.amount_minor > 0 OR NOT EXISTS (
+                    SELECT 1 FROM settlements_waiting AS other
+                    WHERE other.agency = :agency AND other.payment_id = waiting.payment_id
+                        AND other.posting_id < waiting.posting_id
+                        AND (other.business_date >= :end OR other.posting_id <= :after)))
+            ORDER BY waiting.posting_id LIMIT :slice))
+        RETURNING posting_id AS id, payment_id, case_id, title_id, coalesce(title_id, instalment_id) AS unit,
+            agreement_id, component, amount_minor, value_date
     ), settled AS MATERIALIZED (
-        SELECT taken.statement_id, posting.*, account.product, title.due_date, title.origin_agreement_id
-        FROM taken CROSS JOIN LATERAL (
-            SELECT id, payment_id, case_id, title_id, coalesce(title_id, instalment_id) AS unit, agreement_id,
-                component, amount_minor, value_date
-            FROM postings WHERE agency = :agency AND id = taken.posting_id OFFSET 0
-        ) AS posting CROSS JOIN LATERAL (
-            SELECT product FROM case_accounts WHERE agency = :agency AND case_id = posting.case_id OFFSET 0
-        ) AS account LEFT JOIN LATERAL (
-            SELECT due_date, origin_agreement_id FROM titles
-            WHERE agency = :agency AND case_id = posting.case_id AND id = posting.title_id OFFSET 0
-        ) AS title ON true
+        SELECT taken.*, collecting.id AS statement_id, title.due_date, title.origin_agreement_id,
+            CASE WHEN cardinality(CAST(:own AS text[])) = 0 THEN '' ELSE (
+                SELECT product FROM case_accounts WHERE agency = :agency AND case_id = taken.case_id) END AS product
+        FROM taken JOIN collecting
+                ON collecting.for_case_id = CASE WHEN :individual THEN taken.case_id ELSE '{_NO_CASE}' END
+            LEFT JOIN LATERAL (
+                SELECT due_date, origin_agreement_id FROM titles
+                WHERE agency = :agency AND case_id = taken.case_id AND id = taken.title_id OFFSET 0
+            ) AS title ON true
     ), ancestors AS (
         SELECT DISTINCT unit AS subject, case_id, title_id FROM settled WHERE origin_agreement_id IS NOT NULL
         UNION

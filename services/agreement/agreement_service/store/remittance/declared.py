@@ -110,7 +110,12 @@ sa.Table(
     sa.Column("posting_id", tables.BIG, primary_key=True),
     sa.Column("case_id", tables.UUID),
     sa.Column("payment_id", tables.UUID),
+    sa.Column("title_id", tables.UUID),
+    sa.Column("instalment_id", tables.UUID),
+    sa.Column("agreement_id", tables.UUID),
+    sa.Column("component", tables.TEXT),
     sa.Column("business_date", tables.DATE),
+    sa.Column("value_date", tables.DATE),
     sa.Column("amount_minor", tables.BIG),
     info={"digest": False, "reason": "a queue of postings, and postings are left out: see there"},
 )
