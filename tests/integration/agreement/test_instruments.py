@@ -1,6 +1,8 @@
 """Instruments: issued, registered, copied, expired, paid; the accounts behind them."""
 
+import concurrent.futures
 import datetime
+import threading
 
 import pytest
 import sqlalchemy
@@ -515,3 +517,87 @@ def test_facts_name_no_one(agency):
             "amount_minor",
             "due_days",
         }
+
+
+# -- two at once -----------------------------------------------------------------------------------------------------
+
+
+def at_once(*works):
+    """Run all, started together; results, or the typed errors."""
+    barrier = threading.Barrier(len(works))
+
+    def run(work):
+        barrier.wait()
+        try:
+            return work()
+        except errors.ServiceError as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(len(works)) as pool:
+        return [future.result(timeout=60) for future in [pool.submit(run, work) for work in works]]
+
+
+def live(agency, case_id, kind="BOLETO"):
+    return agency.rows(
+        "SELECT * FROM instruments WHERE case_id = %s AND kind = %s AND NOT unwanted"
+        " AND state IN ('DRAFT', 'REGISTERING', 'REGISTERED')",
+        case_id,
+        kind,
+    )
+
+
+def test_two_issues_at_once_give_one_slip(agency):
+    for _ in range(3):
+        (placed,) = agency.place((TUESDAY, 100_000))
+        results = at_once(*[lambda: issue(agency, placed, kinds=[BOLETO])] * 2)  # noqa: B023
+        refused = [one for one in results if isinstance(one, errors.ServiceError)]
+        assert [type(one) for one in refused] == [instruments.InstrumentPayable]
+        assert len(live(agency, placed.case_id)) == 1
+
+
+def test_two_copies_at_once_give_one(agency):
+    for _ in range(3):
+        (placed,) = agency.place((TUESDAY, 100_000))
+        (slip,) = issue(agency, placed, kinds=[BOLETO])
+        agency.act()
+        results = at_once(*[lambda: reissue(agency, slip)] * 2)  # noqa: B023
+        refused = [one for one in results if isinstance(one, errors.ServiceError)]
+        assert [type(one) for one in refused] == [instruments.InstrumentReplaced]
+        agency.act()
+        assert len(live(agency, placed.case_id)) == 1
+
+
+def test_a_payment_against_a_copy_leaves_nothing_payable(agency):
+    for _ in range(3):
+        (placed,) = agency.place((TUESDAY, 100_000))
+        (slip,) = issue(agency, placed, kinds=[BOLETO])
+        agency.act()
+        made = row(agency, slip)
+        at_once(
+            lambda: agency.pay(made.amount_minor, our_number=made.our_number, value_date=made.due_date),  # noqa: B023
+            lambda: reissue(agency, slip),  # noqa: B023
+        )
+        agency.act()
+        assert agency.title(placed).state == "PAID"
+        assert row(agency, slip).state == "PAID"
+        assert live(agency, placed.case_id) == []
+
+
+def test_a_process_of_the_release_before_still_issues(agency):
+    (placed,) = agency.place((TUESDAY, 100_000))
+    agreement_id = agency.agree(placed.case_id, terms=TWO)
+    with agency.tx() as tx:
+        tx.execute(
+            sqlalchemy.text(
+                "INSERT INTO instruments (agency, id, instalment_id, kind, generation, state, amount_minor, due_date,"
+                " due_at, act_key)"
+                " VALUES (:agency, :id, :instalment_id, 'PIX', 9, 'DRAFT', 100, '2026-12-21', now(), 'x')"
+            ),
+            {
+                "agency": agency.agency,
+                "id": ids.new(),
+                "instalment_id": agency.instalments(agreement_id)[0].instalment_id,
+            },
+        )
+    old = agency.rows("SELECT * FROM instruments WHERE generation = 9")[0]
+    assert (old.case_id, old.issue_date, old.payable_until) == (placed.case_id, FRIDAY, None)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agreement_service.domain import banks, boleto
+from agreement_service.domain import banks, boleto, payments
 from servicekit import errors
 
 SLIPS = [
@@ -370,6 +370,35 @@ def test_two_numbers_never_give_one_slip(account, data):
     one, other = bank.our_number(account, first, date), bank.our_number(account, second, date)
     assert one.digits != other.digits
     assert bank.free_field(account, one) != bank.free_field(account, other)
+
+
+@given(account=accounts(), data=st.data())
+def test_a_payment_names_a_slip_however_its_number_is_written(account, data):
+    bank = banks.of(account.bank)
+    number = data.draw(st.integers(1, min(bank.largest(account), 10**10)))
+    ours = bank.our_number(account, number, datetime.date(2026, 11, 22))
+    plain = ours.digits.lstrip("0")
+    for written in (ours.digits, plain, ours.printed):
+        assert payments.plain_our_number(written) == plain
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        ("00010152", "10152"),
+        ("109/00010152-7", "10152"),
+        ("109000101527", "10152"),
+        ("06/00000000525-P", "525"),
+        ("16/208879-3", "16208879"),
+        ("90150 123 123 451", "90150123123451"),
+        ("", ""),
+        ("x1", ""),
+        ("１２", ""),
+        ("1" * 21, ""),
+    ],
+)
+def test_our_number_as_others_write_it(written, plain):
+    assert payments.plain_our_number(written) == plain
 
 
 @given(account=accounts(), data=st.data())
