@@ -11,6 +11,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from agreement_service import providers
+from agreement_service.domain import approvals as domain
 from agreement_service.domain import limits
 from agreement_service.rpc import common
 from agreement_service.store import approvals as store
@@ -48,12 +49,13 @@ class ApprovalServicer(common.Methods, approval_service_pb2_grpc.ApprovalService
         """Requests in id order."""
         agency = common.agency_of(request.parent, "parent")
         page = pagination.read(request, maximum=500, key=(uuid.UUID,))
+        state = common.state_of(approvals_pb2.ApprovalRequest.State.items(), request.state)
         with db.begin(self.engine, agency=agency) as tx:
             today = moments.read(tx, agency).business_date
             rows = store.page(
                 tx,
                 agency,
-                state=common.state_of(approvals_pb2.ApprovalRequest.State.items(), request.state),
+                state=None if state is None else domain.State(state),
                 case_id=ids.parse(request.case_id, "case_id") if request.case_id else None,
                 date=today,
                 after=page.after[0] if page.after else None,
