@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from agreement_service.domain import accounts, creditors, plans
 from servicekit import errors
@@ -113,14 +114,13 @@ def new_titles(
 ) -> list[accounts.Title]:
     """One title an instalment in the agreement's lead case; terms of late charges as those of the oldest original."""
     parent = oldest(account)
+    zero: dict[str, Any] = {name: 0 for name in MOVING if name != "open_principal_minor"}
     return [
         dataclasses.replace(
             parent,
-            **{
-                **dict.fromkeys(MOVING, 0),
-                "open_principal_minor": instalment.capital_minor,
-                "principal_minor": instalment.capital_minor,
-            },
+            **zero,
+            open_principal_minor=instalment.capital_minor,
+            principal_minor=instalment.capital_minor,
             title_id=title_ids[instalment.number],
             case_id=agreement.case_id,
             reference=named[instalment.number],

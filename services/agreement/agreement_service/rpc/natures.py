@@ -1,5 +1,6 @@
 """What an agreement has beside its plan, read and shown: kind, acceptance, confession, how it is honoured."""
 
+import copy
 import datetime
 import uuid
 from collections.abc import Sequence
@@ -44,8 +45,7 @@ def with_terms(source: negotiations.Asked, kind: novations.Nature) -> negotiatio
     """The request itself; where titles stay unchanged and it names no terms, with those that go with that."""
     if kind.tolerance_date is None or source.HasField("terms"):
         return source
-    filled = type(source)()
-    filled.CopyFrom(source)
+    filled = copy.deepcopy(source)
     filled.terms.instalments = 1
     filled.terms.first_due_date.CopyFrom(dates.to_proto(kind.tolerance_date))
     return filled

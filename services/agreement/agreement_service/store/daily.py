@@ -35,15 +35,26 @@ _EXPIRED = tables.sql(
         AND agreements.state IN ('PROPOSED', 'AWAITING_SIGNATURE') AND agreements.expire_date < :date
     """
 )
+_STATE = """CASE
+    WHEN :date > instalments.payable_until AND :date - instalments.due_date >= agreements.broken_days
+        AND (agreements.grace_date IS NULL OR :date > agreements.grace_date) THEN 'DEFAULTED'
+    WHEN :date > instalments.payable_until AND :date - instalments.due_date >= agreements.missed_days THEN 'MISSED'
+    WHEN instalments.paid_capital_minor + instalments.paid_interest_minor > 0 THEN 'PARTIAL'
+    WHEN :date >= instalments.due_date THEN 'DUE'
+    WHEN :date >= instalments.due_date - agreements.notice_days THEN 'NOTIFIED'
+    ELSE 'SCHEDULED' END"""
+"""`accounts.instalment_state` of an unpaid instalment."""
 _MOVING = tables.sql(
     f"""
     SELECT DISTINCT agreements.id {_CANDIDATES} AND agreements.state IN ('AWAITING_DOWN_PAYMENT', 'ACTIVE')
         AND EXISTS (SELECT 1 FROM instalments
             WHERE instalments.agency = agreements.agency AND instalments.agreement_id = agreements.id
                 AND instalments.state NOT IN ('PAID', 'PAID_LATE')
-                AND instalments.due_date - agreements.notice_days <= :date)
+                AND instalments.due_date - agreements.notice_days <= :date
+                AND (instalments.state <> {_STATE} OR instalments.due_date <= :date
+                    AND instalments.charged_interest_minor < instalments.interest_minor))
     """  # noqa: S608 -- text of this module
-)
+).bindparams(sa.bindparam("date", type_=sa.Date()))
 _EXPIRE = tables.sql(
     """
     UPDATE agreements SET state = 'EXPIRED', end_date = :date, version = version + 1
@@ -73,24 +84,13 @@ _EARN = tables.sql(
     """
 )
 _STATES = tables.sql(
-    """
-    WITH moved AS (
-        SELECT instalments.id, CASE
-            WHEN :date > payable_until AND :date - due_date >= broken_days
-                AND (grace_date IS NULL OR :date > grace_date) THEN 'DEFAULTED'
-            WHEN :date > payable_until AND :date - due_date >= missed_days THEN 'MISSED'
-            WHEN paid_capital_minor + paid_interest_minor > 0 THEN 'PARTIAL'
-            WHEN :date >= due_date THEN 'DUE'
-            WHEN :date >= due_date - notice_days THEN 'NOTIFIED'
-            ELSE 'SCHEDULED' END AS state
-        FROM instalments JOIN agreements
-            ON agreements.agency = instalments.agency AND agreements.id = instalments.agreement_id
-        WHERE instalments.agency = :agency AND instalments.agreement_id = ANY(CAST(:ids AS uuid[]))
-            AND instalments.state NOT IN ('PAID', 'PAID_LATE')
-    ), changed AS (
-        UPDATE instalments SET state = moved.state, version = version + 1
-        FROM moved WHERE instalments.agency = :agency AND instalments.id = moved.id
-            AND instalments.state <> moved.state
+    f"""
+    WITH changed AS (
+        UPDATE instalments SET state = {_STATE}, version = instalments.version + 1
+        FROM unnest(CAST(:ids AS uuid[])) AS going (id), agreements
+        WHERE agreements.agency = :agency AND agreements.id = going.id
+            AND instalments.agency = :agency AND instalments.agreement_id = going.id
+            AND instalments.state NOT IN ('PAID', 'PAID_LATE') AND instalments.state <> {_STATE}
         RETURNING instalments.id, instalments.agreement_id, instalments.number, instalments.state,
             instalments.due_date, instalments.capital_minor + instalments.interest_minor
                 - instalments.paid_capital_minor - instalments.paid_interest_minor AS open_minor, instalments.version
@@ -99,7 +99,7 @@ _STATES = tables.sql(
     FROM changed JOIN agreement_cases
         ON agreement_cases.agency = :agency AND agreement_cases.agreement_id = changed.agreement_id
     ORDER BY agreement_cases.partition, agreement_cases.case_id, changed.number
-    """
+    """  # noqa: S608 -- text of this module
 ).bindparams(sa.bindparam("date", type_=sa.Date()))
 _IN_FORCE = tables.sql(
     """
@@ -129,7 +129,7 @@ def expire(
 
 
 def moving(tx: db.Transaction, agency: uuid.UUID, *, partition: int, date: datetime.date) -> set[uuid.UUID]:
-    """Agreements in force of the partition with an unpaid instalment whose notice is due, or that is."""
+    """Agreements in force of the partition with an unpaid instalment that the day moves, or whose interest it earns."""
     params = {"agency": agency, "partition": partition, "date": date}
     return set(tx.execute(_MOVING, params).scalars())
 
@@ -147,7 +147,7 @@ def in_force(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID]) -> set[
 def move(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, date: datetime.date) -> list[Moved]:
     """Bring the instalments of these agreements to their state on a date; those that changed, a row for each case of
     their agreement, by partition."""
-    return [Moved(*row) for row in tx.execute(_STATES, {"agency": agency, "ids": sorted(ids), "date": date})]
+    return [Moved._make(row) for row in tx.execute(_STATES, {"agency": agency, "ids": sorted(ids), "date": date})]
 
 
 def defaulted(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID]) -> set[uuid.UUID]:

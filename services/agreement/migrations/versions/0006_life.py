@@ -75,6 +75,8 @@ INDEXES = (
     "CREATE INDEX title_lineage_parent ON title_lineage (agency, parent_id)",
     # Originals of a novation, titles of a statement: few titles have one.
     "CREATE INDEX titles_origin ON titles (agency, origin_agreement_id) WHERE origin_agreement_id IS NOT NULL",
+    # The daily run takes one partition at a time.
+    "CREATE INDEX agreement_cases_partition ON agreement_cases (agency, partition)",
     # What the daily run may break; promises that still wait are few.
     "CREATE INDEX promises_pending ON promises (agency, tolerance_date) WHERE state = 'PENDING'",
 )

@@ -27,8 +27,8 @@ IN_FORCE = frozenset({AgreementState.AWAITING_DOWN_PAYMENT, AgreementState.ACTIV
 
 
 class AgreementKind(enum.StrEnum):
-    """What becomes of the titles: bound to the instalments, unchanged with a tolerance date (type A, S3-10), or replaced
-    by new ones (type B, S3-11, S5-04)."""
+    """What becomes of the titles: bound to the instalments, unchanged with a tolerance date (type A, S3-10), or
+    replaced by new ones (type B, S3-11, S5-04)."""
 
     PLAN = "PLAN"
     UNCHANGED = "UNCHANGED"
