@@ -100,8 +100,8 @@ class Problem(Exception):
 
 class PixServer:
     """The bank. `today` is its date; `requests` what it was asked, as (method, path); `drop_next` cuts the connection
-    after the next write is committed; `fail_next` statuses are answered instead of the next requests; without
-    `code_given` answers have no pixCopiaECola."""
+    after the next write is committed; `fail_next` statuses are answered instead of the next requests; it says
+    nothing while it is not `awake`; without `code_given` answers have no pixCopiaECola."""
 
     def __init__(self, folder: Path, *, today: datetime.date, token_lifetime: int = 3600) -> None:
         self.today = today
@@ -116,6 +116,8 @@ class PixServer:
         self.fail_next: list[int] = []
         self.code_given = True
         self.lock = threading.Lock()
+        self.awake = threading.Event()
+        self.awake.set()
         certificate, key = self.authority.issue("server")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
@@ -318,6 +320,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer(run, drop=self.command in ("PUT", "PATCH"))
 
     def _answer(self, run: Any, *, drop: bool = False) -> None:
+        self.pix.awake.wait(10)
         with self.pix.lock:
             self.pix.requests.append((self.command, self.path))
             if self.pix.fail_next and not self.path.startswith("/oauth"):

@@ -8,12 +8,13 @@ import uuid
 from typing import Any
 from xml.etree import ElementTree
 
+import pypdfium2
 import pytest
 
 from agreement_service import worker
 from agreement_service.domain import creditors, multibanco, plans, sepa
 from agreement_service.store import mandates as store
-from agreement_service.usecases import collections, mandates
+from agreement_service.usecases import collections, instruments, mandates, papers
 from agreement_service.usecases import creditors as creditor_cases
 from recupera.agreement.v1 import agreement_service_pb2, mandate_service_pb2, mandates_pb2
 from servicekit import dates, errors
@@ -185,6 +186,40 @@ def test_references_are_of_the_creditors_own_entity(agency, desk):
     desk.open_account(multibanco_entity="11223")
     agreement = desk.agree(desk.place(), 1)
     assert of_kind(agency, agreement, "MULTIBANCO")[0].our_number[:5] == "11223"
+
+
+def test_loose_titles_have_a_reference_and_its_paper(agency, desk):
+    case_id = desk.place(43_211)
+    (title,) = agency.rows("SELECT id FROM titles WHERE case_id = %s", case_id)
+    with agency.tx() as tx:
+        (instrument_id,) = instruments.issue_for_titles(
+            tx=tx,
+            agency=agency.agency,
+            case_id=case_id,
+            title_ids=[title.id],
+            kinds=(),
+            date=None,
+            moment=agency.moment(tx),
+            bank=agency.bank,
+        )
+    agency.act()
+    with agency.tx() as tx:
+        paper = papers.read(
+            tx=tx,
+            agency=agency.agency,
+            instrument_id=instrument_id,
+            form=papers.Format.PDF,
+            creditor=None,
+            bank=agency.bank,
+        )
+    printed = papers.render(paper, form=papers.Format.PDF, agency=agency.agency, parties=agency.parties)
+    text = pypdfium2.PdfDocument(printed)[0].get_textpage().get_text_range()
+    (row,) = agency.rows("SELECT * FROM instruments WHERE id = %s", instrument_id)
+    assert row.our_number[:5] in text
+    assert row.our_number_printed in text
+    assert "432,11" in text
+    payment = agency.pay(43_211, means="MULTIBANCO", currency="EUR", our_number=row.our_number_printed)
+    assert agency.payment(payment).instrument_id == instrument_id
 
 
 def test_no_reference_says_more_than_999_999_99(agency, desk):

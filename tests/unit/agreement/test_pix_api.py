@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import ssl
 
+import httpx
 import pytest
 
 from agreement_service import __main__ as main
@@ -227,6 +228,16 @@ def test_a_bank_in_trouble_leaves_the_act_open(bank, server, status):
         bank.register(order())
     assert bank.find(order()) is None
     assert bank.register(order()) is REGISTERED
+
+
+def test_a_bank_that_says_nothing_is_not_waited_for_long(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(pix_api, "TIMEOUT", httpx.Timeout(0.3))
+    bank = pix_api.PixApi(access(server, tmp_path))
+    server.awake.clear()
+    with pytest.raises(pix_api.PixUnavailable):
+        bank.register(order())
+    server.awake.set()
+    bank.close()
 
 
 def test_no_bank_at_all(server, tmp_path):
