@@ -180,6 +180,19 @@ def test_one_title_to_one_title_needs_nothing_special(agency):
     assert agency.title(other).state == "OPEN"
 
 
+@pytest.mark.feature("S2-37", "S5-03")
+@pytest.mark.parametrize(
+    ("means", "kinds"),
+    [("", ["BOLETO", "PIX"]), ("BOLETO", ["BOLETO"]), ("PIX", ["PIX"]), ("CHEQUE", []), ("TRANSFER", [])],
+)
+def test_instruments_are_of_the_means_agreed(agency, means, kinds):
+    (placed,) = agency.place((TUESDAY, 100_000), **FREE)
+    terms = plans.Terms(instalments=1, first_due_date=MONTH, means=means)
+    agreement_id = agency.agree(placed.case_id, terms=terms)
+    assert agency.agreement(agreement_id).terms.means == means
+    assert [one.kind for one in agency.instruments(agreement_id)] == kinds
+
+
 @pytest.mark.feature("S5-08")
 def test_credits_pay_the_first_instalments_at_acceptance(agency):
     debtor = ids.new()

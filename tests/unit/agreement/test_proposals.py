@@ -239,6 +239,7 @@ def test_a_title_is_chosen_once():
         ),
         ({"remunerative_interest": False}, {"annual_rate_e4": 1}, "terms.annual_rate_e4"),
         ({"charge_interest": False}, {"annual_rate_e4": 1}, "terms.annual_rate_e4"),
+        ({"accepted_means": frozenset({"PIX"})}, {"means": "BOLETO"}, "terms.means"),
     ],
 )
 def test_a_plan_outside_the_creditors_settings_is_refused(settings, fields, field):

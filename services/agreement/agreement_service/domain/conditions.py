@@ -188,6 +188,7 @@ def terms(condition: Condition, option: Option, *, today: datetime.date, entry_m
         down_payment_minor=entry_minor,
         down_payment_date=first if entry_minor else None,
         discount_rate_e4=option.debt_discount_e4,
+        means=condition.charge_means,
     )
 
 

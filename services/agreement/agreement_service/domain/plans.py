@@ -18,6 +18,7 @@ import enum
 import itertools
 from collections.abc import Callable, Sequence
 
+from agreement_service.domain import creditors
 from servicekit import errors, money
 
 MAX_INSTALMENTS = 360
@@ -26,6 +27,7 @@ MAX_ANNUAL_RATE_E4 = 10_000_000
 MAX_PERIOD_MONTHS = 12
 MAX_PERIOD_DAYS = 365
 MAX_CHEQUE_NUMBER = 10**15
+CHEQUE = "CHEQUE"
 RATE_UNIT = 1_000_000
 """A rate of 100 % as percent times 10 000."""
 YEAR_MONTHS = 12
@@ -118,6 +120,8 @@ class Terms:
     fees_minor: int = 0
     first_cheque_number: int = 0
     """Of instalment 1, where they are paid by cheques; each next one has the next number (S5-12)."""
+    means: str = ""
+    """What the instalments are paid with, one of creditors.MEANS; empty: whatever the creditor accepts (S2-37)."""
 
     def check(self, *, today: datetime.date) -> None:
         """Raise InvalidRequest naming each wrong field and its allowed range."""
@@ -145,6 +149,10 @@ class Terms:
         for field in ("accretion_rate_e4", "penalty_rate_e4", "discount_rate_e4"):
             within(field, 0, RATE_UNIT)
         within("first_cheque_number", 0, MAX_CHEQUE_NUMBER)
+        if self.means and self.means not in creditors.MEANS:
+            refuse("means", f"expected one of {', '.join(sorted(creditors.MEANS))}")
+        if self.first_cheque_number > 0 and self.means not in ("", CHEQUE):
+            refuse("first_cheque_number", f"expected 0 beside {self.means}")
         for field in ("down_payment", "discount", "charges", "fees", "first_amount", "last_amount"):
             if getattr(self, f"{field}_minor") < 0:
                 refuse(field, "expected zero or more")

@@ -244,6 +244,9 @@ def check_creditor(settings: creditors.CreditorSettings, *, terms: plans.Terms, 
                 "terms.annual_rate_e4", "expected 0: the creditor asks no interest of plans"
             )
         )
+    if terms.means and terms.means not in settings.accepted_means:
+        accepted = ", ".join(sorted(settings.accepted_means))
+        wrong.append(errors.FieldViolation("terms.means", f"expected one of {accepted}"))
     if wrong:
         raise OutsideCreditorSettings("the creditor does not allow this plan", fields=wrong)
 

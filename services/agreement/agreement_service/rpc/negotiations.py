@@ -61,6 +61,7 @@ def terms(message: agreement_pb2.PlanTerms) -> tuple[plans.Terms, frozenset[str]
         penalty_rate_e4=message.penalty_rate_e4,
         discount_rate_e4=message.discount_rate_e4,
         first_cheque_number=message.first_cheque_number,
+        means=message.means,
         **amounts,
     )
     return terms, frozenset(currencies)
@@ -217,6 +218,7 @@ def shown_terms(terms: plans.Terms, currency: str) -> agreement_pb2.PlanTerms:
         penalty_rate_e4=terms.penalty_rate_e4,
         discount_rate_e4=terms.discount_rate_e4,
         first_cheque_number=terms.first_cheque_number,
+        means=terms.means,
     )
     if terms.down_payment_date is not None:
         shown.down_payment_date.CopyFrom(dates.to_proto(terms.down_payment_date))

@@ -63,10 +63,11 @@ class Instrument:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose money an agreement's instruments collect."""
+    """Whose money an agreement's instruments collect, and the means it was agreed to be paid with (empty: any)."""
 
     case_id: uuid.UUID
     creditor_id: uuid.UUID
+    means: str
 
 
 _AT_THE_BANK = (instruments.State.REGISTERED, *instruments.CLOSING)
@@ -113,7 +114,8 @@ _INSERT_TITLES = tables.sql(
 )
 _OWNERS = tables.sql(
     """
-    SELECT agreements.id, agreements.case_id, case_accounts.creditor_id
+    SELECT agreements.id, agreements.case_id, case_accounts.creditor_id,
+        coalesce(agreements.terms ->> 'means', '') AS means
     FROM agreements JOIN case_accounts
         ON case_accounts.agency = agreements.agency AND case_accounts.case_id = agreements.case_id
     WHERE agreements.agency = :agency AND agreements.id = ANY(CAST(:ids AS uuid[]))
@@ -249,7 +251,7 @@ def owners(
 ) -> dict[uuid.UUID, Owner]:
     """The case that agreements' instruments belong to, and its creditor."""
     found = tx.execute(_OWNERS, {"agency": agency, "ids": sorted(set(agreement_ids))})
-    return {row.id: Owner(row.case_id, row.creditor_id) for row in found}
+    return {row.id: Owner(row.case_id, row.creditor_id, row.means) for row in found}
 
 
 def of_instalments(

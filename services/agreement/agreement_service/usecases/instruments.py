@@ -109,24 +109,29 @@ def issue(
     bank: providers.BankProvider,
     kinds: Collection[instruments.Kind] = (),
 ) -> None:
-    """Draft an instrument of every means that the creditor accepts (`kinds`: of these only) for each instalment, of the
-    next generation, on his account (the provider's where he has none). A timer registers them. The accounts are
-    locked."""
+    """Draft an instrument of every means that the creditor accepts (`kinds`: of these only; where an agreement says how it
+    is paid: of that one) for each instalment, of the next generation, on his account (the provider's where he has
+    none). A timer registers them. The accounts are locked."""
     if currency not in MAKERS or not instalments:
         return
     owners = store.owners(tx, agency, [one.agreement_id for one in instalments])
-    debts = [
-        instruments.Debt(
-            case_id=owners[one.agreement_id].case_id,
-            creditor_id=owners[one.agreement_id].creditor_id,
-            currency=currency,
-            instalment_id=one.instalment_id,
-            amount_minor=one.open_minor,
-            due_date=one.due_date,
-        )
-        for one in sorted(instalments, key=lambda one: (one.agreement_id, one.number))
-    ]
-    _draft(tx, agency, debts=debts, kinds=kinds, moment=moment, bank=bank)
+    for means in sorted({owner.means for owner in owners.values()}):
+        wanted = [kind for kind in kinds or instruments.Kind if kind.value == means] if means else kinds
+        if means and not wanted:
+            continue
+        debts = [
+            instruments.Debt(
+                case_id=owners[one.agreement_id].case_id,
+                creditor_id=owners[one.agreement_id].creditor_id,
+                currency=currency,
+                instalment_id=one.instalment_id,
+                amount_minor=one.open_minor,
+                due_date=one.due_date,
+            )
+            for one in sorted(instalments, key=lambda one: (one.agreement_id, one.number))
+            if owners[one.agreement_id].means == means
+        ]
+        _draft(tx, agency, debts=debts, kinds=wanted, moment=moment, bank=bank)
 
 
 def issue_for_instalment(
