@@ -556,6 +556,50 @@ def test_orders_that_cannot_be(agency, desk):
     set_order(desk, PRINCIPAL_FIRST, tomorrow, version=1)
 
 
+# -- facts -------------------------------------------------------------------------------------------------------------
+
+
+def published(agency):
+    """Facts in the outbox since the last look."""
+    from recupera.agreement.v1 import agreement_facts_pb2
+
+    rows = agency.rows("SELECT value FROM outbox ORDER BY id")
+    return [agreement_facts_pb2.AgreementFact.FromString(bytes(row.value)) for row in rows]
+
+
+def test_the_facts_tell_what_an_earlier_payment_changed(agency):
+    """One fact for each payment and a row for each title that is another now; nothing of what stayed as it was."""
+    old, new = agency.place((TUESDAY, 10_000), (MONTH, 50_000))
+    (stranger,) = agency.place((TUESDAY, 10_000))
+    agency.pay(1_000, title_reference=stranger.reference)
+    second = agency.pay(10_350, contract_reference="CT-1", value_date=datetime.date(2026, 11, 20))
+    last = agency.pay(5_000, title_reference=new.reference, value_date=datetime.date(2026, 11, 21))
+    before = len(published(agency))
+    first = agency.pay(4_000, contract_reference="CT-1", value_date=datetime.date(2026, 10, 20))
+    facts = published(agency)[before:]
+    told = {
+        fact.payment_changed.payment_id: fact.payment_changed
+        for fact in facts
+        if fact.HasField("payment_changed")
+    }
+    assert set(told) == {first.bytes, second.bytes}, "the last one paid its title as before"
+    assert {fact.allocated_minor for fact in told.values()} == {4_000, 10_350}
+    (titles,) = [fact.titles_changed for fact in facts if fact.HasField("titles_changed")]
+    shown = dict(zip(titles.title_ids, titles.open_principal_minor, strict=True))
+    assert shown == {one.title_id.bytes: agency.title(one).open_principal_minor for one in (old, new)}
+    assert agency.payment(last).version == 2
+
+
+def test_the_facts_tell_a_case_that_it_lost_a_payment(agency, desk):
+    (placed,) = agency.place((TUESDAY, 10_000))
+    agency.pay(10_350, title_reference=placed.reference)
+    payment = agency.pay(70, title_reference=placed.reference)
+    before = len(published(agency))
+    desk.unmatch(payment)
+    (fact,) = [one.payment_changed for one in published(agency)[before:] if one.HasField("payment_changed")]
+    assert (fact.case_id, fact.allocated_minor) == (placed.case_id.bytes, 0)
+
+
 # -- the ledger --------------------------------------------------------------------------------------------------------
 
 

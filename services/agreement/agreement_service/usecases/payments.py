@@ -11,6 +11,7 @@ from agreement_service.domain import payments as rules
 from agreement_service.store import accounts as account_store
 from agreement_service.store import credits as credit_store
 from agreement_service.store import instruments as instrument_store
+from agreement_service.store import instruments as instrument_store
 from agreement_service.store import payments as store
 from agreement_service.usecases import books, facts, moments
 from servicekit import blobs, db, errors, ids
@@ -727,6 +728,13 @@ def apply(
     for one in payments:
         match = matches[one.id]
         one.case_id, one.title_id, one.instrument_id = match.case_id, match.title_id, match.instrument_id
+    used = [one for one in payments if one.instrument_id is not None and not one.chosen_title_ids]
+    keys = {one.instrument_id for one in used if one.instrument_id is not None}
+    shares = instrument_store.titles_of(tx, agency, keys) if keys else {}
+    for one in used:
+        if one.instrument_id in shares:
+            one.chosen_title_ids = [title_id for title_id, _ in shares[one.instrument_id]]
+            one.chosen_minor = [minor for _, minor in shares[one.instrument_id]]
     used = [one.instrument_id for one in payments if one.instrument_id is not None]
     parts = instrument_store.titles_of(tx, agency, used) if used else {}
     for one in payments:
