@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agreement_service import worker
 from agreement_service.domain import accounts, plans
+from agreement_service.store import accounts as account_store
 from agreement_service.store import daily as daily_store
 from agreement_service.usecases import republish, titles
 from recupera.agreement.v1 import agreement_pb2
@@ -178,7 +179,13 @@ def test_facts_of_a_life(agency):
     testing.take(agency.engine)
     payment = agency.pay(agency.agreement(agreement_id).total_minor, title_reference=placed.reference)
     kinds = [item.fact.WhichOneof("fact") for item in testing.published(agency.engine)]
-    assert kinds == ["titles_changed", "instalments_changed", "agreement_changed", "payment_changed"]
+    assert kinds == [
+        "instruments_changed",
+        "titles_changed",
+        "instalments_changed",
+        "agreement_changed",
+        "payment_changed",
+    ]
     (paid,) = facts_of(agency, "titles_changed")
     assert list(paid.fact.titles_changed.states) == [agreement_pb2.Title.STATE_PAID]
     assert list(paid.fact.titles_changed.open_principal_minor) == [0]
@@ -278,8 +285,13 @@ def test_the_summary_in_sql_is_the_domains_formula(agency, rows, ahead):
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(days=st.integers(-20, 20), paid=st.integers(0, 3), gap=st.integers(0, 6))
-def test_the_daily_states_in_sql_are_the_domains(agency, days, paid, gap):
+@given(
+    days=st.integers(-20, 20),
+    paid=st.integers(0, 3),
+    gap=st.integers(0, 6),
+    grace=st.none() | st.integers(8, 20),
+)
+def test_the_daily_states_in_sql_are_the_domains(agency, days, paid, gap, grace):
     (placed,) = agency.place((TUESDAY, 100_000))
     first = MONTH + datetime.timedelta(days=gap)
     agreement_id = agency.agree(placed.case_id, terms=plans.Terms(instalments=1, first_due_date=first))
@@ -287,11 +299,14 @@ def test_the_daily_states_in_sql_are_the_domains(agency, days, paid, gap):
         agency.pay(paid * 20_000, title_reference=placed.reference)
     date = first + datetime.timedelta(days=days)
     with agency.tx() as tx:
+        if grace is not None:
+            spared = account_store.agreements(tx, agency.agency, [agreement_id])[agreement_id]
+            spared.grace_date = first + datetime.timedelta(days=grace)
+            spared.version += 1
+            account_store.write_agreements(tx, agency.agency, [spared])
         daily_store.move(tx, agency.agency, {agreement_id}, date=date)
     (row,) = agency.instalments(agreement_id)
     with agency.tx() as tx:
-        from agreement_service.store import accounts as account_store
-
         agreement = account_store.agreements(tx, agency.agency, [agreement_id])[agreement_id]
     assert row.state == accounts.instalment_state(row, agreement=agreement, business_date=date)
 
