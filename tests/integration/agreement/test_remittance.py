@@ -8,7 +8,7 @@ import uuid
 import psycopg
 import pytest
 
-from agreement_service.domain import plans, remittance
+from agreement_service.domain import accounts, novations, plans, remittance
 from agreement_service.store import remittance as store
 from agreement_service.usecases import remittance as cases
 from agreement_service.usecases import republish
@@ -411,6 +411,22 @@ def test_individual_statements_a_case_each_with_its_own_balance(agency, remit):
     assert remit.close(remit.next_day()) == [], "nothing settled, nothing carried"
 
 
+def test_from_grouped_to_individual_the_balance_is_not_lost(agency, remit):
+    remit.contract(minimum_minor=5_000)
+    (placed,) = agency.place((TUESDAY, 100_000))
+    agency.pay(2_000, title_reference=placed.reference)
+    grouped = remit.close_day()
+    remit.contract(valid_from=SATURDAY, grouping=remittance.Grouping.INDIVIDUAL)
+    agency.pay(9_000, title_reference=placed.reference)
+    made = [remit.statement(key) for key in remit.close(remit.next_day())]
+    assert [(one.for_case_id, one.settlements > 0, one.carried_in_minor) for one in made] == [
+        (None, False, grouped.carried_out_minor),
+        (placed.case_id, True, 0),
+    ]
+    assert made[0].remitted_minor == grouped.carried_out_minor
+    assert sum(one.gross_minor for one in made) == 9_000
+
+
 def test_a_product_has_its_own_rates(agency, remit):
     remit.contract()
     own = remit.contract(
@@ -441,6 +457,21 @@ def test_a_success_fee_when_nothing_of_the_case_is_open(agency, remit):
     agency.reverse(last)
     third = remit.close_day()
     assert third.success_fee_minor == -second.success_fee_minor
+
+
+def test_money_on_a_novation_is_as_old_as_the_oldest_title_it_replaced(agency, remit):
+    remit.contract()
+    oldest = TUESDAY - datetime.timedelta(days=90)
+    placed = agency.place((TUESDAY, 40_000), (oldest, 20_000))
+    terms = plans.Terms(instalments=2, first_due_date=MONTH, annual_rate_e4=120_000)
+    nature = novations.Nature(kind=accounts.AgreementKind.NOVATION)
+    agency.agree(placed[0].case_id, terms=terms, options={"nature": nature})
+    agency.pay(20_000, contract_reference=agency.rows(
+        "SELECT contract_reference FROM case_accounts WHERE case_id = %s", placed[0].case_id)[0][0])  # fmt: skip
+    found = remit.lines(remit.close_day().id)
+    assert {line.component for line in found} == {"PRINCIPAL", "PLAN_INTEREST"}
+    assert {line.days_past_due for line in found} == {(FRIDAY - oldest).days}
+    assert {line.rate_e4 for line in found} == {200_000, 250_000}
 
 
 def test_lines_are_counted_as_the_plain_rule_counts_them(agency, remit):

@@ -83,6 +83,7 @@ def export(api, name, form, **options):
     return kind, b"".join(piece.data for piece in pieces)
 
 
+@pytest.mark.feature("S1-18")
 def test_from_contract_to_paid(api, agency):
     (placed,) = agency.place((TUESDAY, 100_000))
     made = create(api, agency, minimum_amount=brl(100), success_rate_e4=10_000)

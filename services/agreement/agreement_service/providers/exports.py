@@ -76,13 +76,11 @@ def csv(sheet: Sheet) -> Iterator[bytes]:
     yield from _pieces(buffer.getvalue().encode())
 
 
-def xlsx(
-    sheets: Sequence[Sheet], *, title: str, currency: str, created: datetime.datetime
-) -> Iterator[bytes]:
+def xlsx(sheets: Sequence[Sheet], *, title: str, created: datetime.datetime) -> Iterator[bytes]:
     """A workbook, each sheet with frozen headings; made in a temporary file, whatever its size."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "book.xlsx"
-        _write(path, folder, sheets, title=title, currency=currency, created=created)
+        _write(path, folder, sheets, title=title, created=created)
         with path.open("rb") as file:
             while piece := file.read(PIECE):
                 yield piece
@@ -141,7 +139,6 @@ def _write(
     sheets: Sequence[Sheet],
     *,
     title: str,
-    currency: str,
     created: datetime.datetime,
 ) -> None:
     book = xlsxwriter.Workbook(

@@ -93,7 +93,6 @@ def xlsx(statement: store.Statement, lines: Iterable[store.Line]) -> Iterator[by
     return exports.xlsx(
         [summary, _sheet(statement, lines)],
         title=words.title,
-        currency=statement.currency,
         created=statement.closed_at,
     )
 

@@ -1,7 +1,8 @@
 """Accounting to creditors: commission contracts, statements with their lines, and what waits for the next one.
 
-A settlement is a RECEIVED posting. A trigger puts each into `settlements_waiting`, whoever posts it; closing a statement
-moves it from there into `statement_lines`, where it can stand only once. Closed statements and lines never change.
+A settlement is a RECEIVED posting. A trigger puts each into `settlements_waiting`, whoever posts it; closing a
+statement moves it from there into `statement_lines`, where it can stand only once. Closed statements and lines never
+change.
 """
 
 from alembic import op
@@ -163,9 +164,10 @@ _WAITING = """
     WHERE posted.kind = 'RECEIVED'
 """
 
+# A session keeps the plans of its functions: one that was made when tables were empty would scan them for every row.
 TRIGGERS = (
     f"""
-    CREATE FUNCTION settlements_wait() RETURNS trigger LANGUAGE plpgsql AS
+    CREATE FUNCTION settlements_wait() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS
     $$ BEGIN {_WAITING.format(posted="posted")}; RETURN NULL; END $$
     """,
     """
@@ -196,7 +198,7 @@ TRIGGERS = (
     # Set-wise in place of three foreign keys a row, whose targets are never deleted; it asks for more: the statement is
     # open, the line says what the ledger says.
     """
-    CREATE FUNCTION lines_are_settlements() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE FUNCTION lines_are_settlements() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$ BEGIN
         IF EXISTS (SELECT 1 FROM (SELECT DISTINCT agency, statement_id FROM added) AS one LEFT JOIN statements
                 ON statements.agency = one.agency AND statements.id = one.statement_id
             WHERE statements.state IS DISTINCT FROM 'OPEN') THEN
@@ -221,7 +223,7 @@ TRIGGERS = (
     FOR EACH STATEMENT EXECUTE FUNCTION lines_are_settlements()
     """,
     """
-    CREATE FUNCTION fees_of_open_statements() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE FUNCTION fees_of_open_statements() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$ BEGIN
         IF EXISTS (SELECT 1 FROM added JOIN statements
                 ON statements.agency = added.agency AND statements.id = added.statement_id
             WHERE statements.state <> 'OPEN') THEN
@@ -235,7 +237,7 @@ TRIGGERS = (
     FOR EACH STATEMENT EXECUTE FUNCTION fees_of_open_statements()
     """,
     """
-    CREATE FUNCTION statement_moves() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE FUNCTION statement_moves() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
     DECLARE lines record; fees record;
     BEGIN
         IF (OLD.state, NEW.state) NOT IN (('OPEN', 'CLOSED'), ('CLOSED', 'APPROVED'), ('APPROVED', 'PAID')) THEN
