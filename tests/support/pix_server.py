@@ -128,7 +128,7 @@ class PixServer:
         class Handler(_Handler):
             pix = bank
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._server.socket = context.wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False
@@ -281,6 +281,11 @@ class PixServer:
     def _invalid(self, name: str, field: str, reason: str) -> Problem:
         violation = {"razao": reason, "propriedade": field}
         return Problem(400, f"{name}OperacaoInvalida", "the request is invalid", [violation])
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was not let in, or went away: tests look at what the client saw."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -359,6 +359,7 @@ def test_a_payment_by_end_to_end_id_and_its_return(agency, desk):
     desk.come_back(asked.txid, "AM04")
     assert agency.payment(payment).state.value == "REVERSED"
     assert agency.payment(payment).reverse_reason == "AM04"
+    assert agency.payment(payment).reverse_kind == "SDD_RETURN"
     old, new = desk.debits()[:2]
     assert (old.state, old.reason_code, old.return_date) == ("RETURNED", "AM04", day(21))
     assert (new.state, new.generation, new.due_date) == ("DUE", 2, old.due_date)

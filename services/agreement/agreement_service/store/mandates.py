@@ -322,8 +322,8 @@ _READY = tables.sql(
     " WHERE agency = :agency AND id = :id AND state = 'WRITING'"
 )
 _PAYMENT_OF = tables.sql(
-    "SELECT id FROM payments WHERE agency = :agency AND instrument_id = :instrument_id"
-    " AND state IN ('ALLOCATED', 'OVERPAID') ORDER BY id LIMIT 1"
+    "SELECT id, means FROM payments WHERE agency = :agency AND instrument_id = :instrument_id"
+    " AND state IN ('ALLOCATED', 'OVERPAID', 'REFUNDED') AND origin_payment_id IS NULL ORDER BY id LIMIT 1"
 )
 
 
@@ -528,12 +528,12 @@ def drop(tx: db.Transaction, agency: uuid.UUID, mandate_id: uuid.UUID) -> list[u
     return list(tx.execute(_DROP, {"agency": agency, "mandate_id": mandate_id}).scalars())
 
 
-def payment_of(tx: db.Transaction, agency: uuid.UUID, instrument_id: uuid.UUID) -> uuid.UUID | None:
-    """The payment that was made with an instrument and holds."""
-    found: uuid.UUID | None = tx.execute(
-        _PAYMENT_OF, {"agency": agency, "instrument_id": instrument_id}
-    ).scalar()
-    return found
+def payment_of(
+    tx: db.Transaction, agency: uuid.UUID, instrument_id: uuid.UUID
+) -> tuple[uuid.UUID, str] | None:
+    """The payment that was made with an instrument and holds, and its means."""
+    row = tx.execute(_PAYMENT_OF, {"agency": agency, "instrument_id": instrument_id}).first()
+    return (row.id, row.means) if row is not None else None
 
 
 def add_file(tx: db.Transaction, agency: uuid.UUID, new: File) -> None:

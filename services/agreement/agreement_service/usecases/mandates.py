@@ -220,8 +220,10 @@ def come_back(
         store.write(tx, agency, mandate)
     if after is not sepa.MandateState.ACTIVE and after is not sepa.MandateState.USED:
         instruments.withdraw(tx, agency, store.drop(tx, agency, mandate.id), moment=moment)
-    payment_id = store.payment_of(tx, agency, debit.instrument_id)
-    if payment_id is not None:
+    paid = store.payment_of(tx, agency, debit.instrument_id)
+    if paid is not None:
+        payment_id, means = paid
+        by_debit = means == instrument_rules.Kind.SEPA_DD.value
         payments.reverse(
             tx=tx,
             agency=agency,
@@ -230,7 +232,7 @@ def come_back(
             version=None,
             moment=moment,
             bank=bank,
-            kind=payment_rules.ReversalKind.SDD_RETURN,
+            kind=payment_rules.ReversalKind.SDD_RETURN if by_debit else payment_rules.ReversalKind.OTHER,
         )
         return
     instruments.withdraw(tx, agency, [debit.instrument_id], moment=moment)
