@@ -346,6 +346,7 @@ def test_a_discount_of_everything_is_refused():
     with pytest.raises(plans.DiscountTooLarge) as caught:
         plans.schedule(debt_minor=100, terms=terms(discount_rate_e4=1_000_000))
     assert caught.value.metadata["allowed_max_minor"] == "99"
+    assert caught.value.fields == (errors.FieldViolation("terms.discount", "expected at most 0.99"),)
 
 
 @st.composite

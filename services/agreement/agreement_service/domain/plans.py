@@ -301,7 +301,7 @@ def schedule(
     if balance <= 0:
         raise DiscountTooLarge(
             "the discount leaves nothing to be paid",
-            field="terms.discount",
+            fields=[_at_most("discount", debt_minor + extra.accretion_minor - 1)],
             discount_minor=extra.discount_minor,
             allowed_max_minor=debt_minor + extra.accretion_minor - 1,
         )
@@ -310,7 +310,7 @@ def schedule(
         if terms.down_payment_minor >= balance:
             raise DownPaymentTooLarge(
                 "the down payment leaves nothing for the instalments",
-                field="terms.down_payment",
+                fields=[_at_most("down_payment", balance - 1)],
                 down_payment_minor=terms.down_payment_minor,
                 debt_minor=balance,
                 allowed_max_minor=balance - 1,
@@ -405,7 +405,11 @@ def _divide(balance: int, once: int, terms: Terms) -> list[tuple[int, int]]:
         if capital <= 0:
             raise InstalmentTooSmall(
                 "an instalment would pay off less than a cent: agree on fewer instalments",
-                field="terms.instalments",
+                fields=[
+                    errors.FieldViolation(
+                        "terms.instalments", f"expected fewer than {terms.instalments} for this sum"
+                    )
+                ],
                 instalments=terms.instalments,
                 amount_minor=capital + interest,
             )
@@ -480,6 +484,10 @@ def _edit(balance: int, once: int, terms: Terms, parts: list[tuple[int, int]]) -
                 ],
             )
     return [(amount - one, one) for amount, one in zip(amounts, split, strict=True)]
+
+
+def _at_most(field: str, minor: int) -> errors.FieldViolation:
+    return errors.FieldViolation(f"terms.{field}", f"expected at most {money.from_minor(minor)}")
 
 
 def _fixed(field: str, amount: int, low: int, high: int) -> FixedAmountOutOfRange:

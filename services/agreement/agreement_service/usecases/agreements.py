@@ -109,7 +109,11 @@ def simulate(
     cases = _together(tx, agency, negotiation.case_ids, other_parties=negotiation.other_parties)
     first = cases[negotiation.case_ids[0]]
     if negotiation.currencies - {first.currency}:
-        raise CurrencyNotOfTheCases("the cases are in another currency", currency=first.currency)
+        raise CurrencyNotOfTheCases(
+            "the cases are in another currency",
+            fields=[errors.FieldViolation("terms", f"expected every amount in {first.currency}")],
+            currency=first.currency,
+        )
     settings = creditor_store.settings(tx, agency, first.creditor_id)
     terms = proposals.with_defaults(settings, negotiation.terms)
     terms.check(today=today)
