@@ -11,6 +11,8 @@ from agreement_service.store import agreements as agreement_store
 from agreement_service.store import creditors as creditor_store
 from agreement_service.store import promises as promise_store
 from agreement_service.usecases import agreements, life, republish, titles
+from recupera.agreement.v1 import agreement_pb2
+from recupera.agreement.v1 import agreement_service_pb2 as service
 from recupera.case.v1 import case_facts_pb2
 from servicekit import blobs, dates, errors, ids, testing
 
@@ -206,6 +208,19 @@ def test_a_breach_does_what_the_creditor_set_at_the_proposal(agency, policy):
     assert debt(agency, placed) == total - 10_000 + penalty
     agency.run_day(datetime.date(2026, 12, 28))
     assert debt(agency, placed) == total - 10_000 + penalty
+
+
+def test_a_payment_taken_back_after_the_originals_are_back_is_owed_on_them(agency):
+    first, second = agency.place((TUESDAY, 10_000), (TUESDAY + DAY, 50_000))
+    agreement_id = agency.agree(first.case_id, terms=THREE, options=NOVATION)
+    payment = agency.pay(15_000, contract_reference="CT-1")
+    agency.cancel(agreement_id)
+    assert (agency.title(first).state, agency.title(second).state) == ("NOVATED", "PARTIALLY_PAID")
+    owed = debt(agency, first)
+    agency.reverse(payment)
+    assert (agency.title(first).state, agency.title(second).state) == ("OPEN", "OPEN")
+    assert debt(agency, first) == owed + 15_000
+    assert {one.state for one in made_titles(agency, agreement_id)} == {"NOVATED"}
 
 
 def test_cancelled_it_is_as_if_it_had_not_been(agency):
@@ -545,3 +560,92 @@ def test_republish_tells_novated_titles_before_titles_and_promises_last(agency):
     kinds = [found.fact.WhichOneof("fact") for found in testing.published(agency.engine)[before:]]
     assert kinds[0] == "titles_novated"
     assert kinds[-1] == "promise_changed"
+
+
+# -- over gRPC ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.feature("S1-19", "S1-27", "S2-39", "S3-10", "S3-26", "S5-02", "S5-16")
+def test_the_life_of_agreements_over_grpc(api, agency):
+    settle(agency, confession_required=True)
+    (placed,) = agency.place((TUESDAY, 100_000))
+    terms = agreement_pb2.PlanTerms(instalments=2, first_due_date=dates.to_proto(datetime.date(2026, 12, 15)))
+    nature = agreement_pb2.Nature(
+        kind=agreement_pb2.Agreement.KIND_NOVATION,
+        responsible="users/7",
+        contact_person_id=str(ids.new()),
+    )
+    proposed = api(
+        "ProposeAgreement",
+        service.ProposeAgreementRequest(
+            parent=api.name, case_ids=[str(placed.case_id)], terms=terms, nature=nature
+        ),
+    )
+    assert proposed.nature == nature
+    accepted = api(
+        "AcceptAgreement",
+        service.AcceptAgreementRequest(name=proposed.name, channel=agreement_pb2.Agreement.CHANNEL_PORTAL),
+    )
+    assert accepted.state == agreement_pb2.Agreement.STATE_AWAITING_SIGNATURE
+    assert accepted.accept_channel == agreement_pb2.Agreement.CHANNEL_PORTAL
+    assert accepted.accepted_by == "users/1"
+    upload = service.UploadSignedDocumentRequest(name=proposed.name, content=PDF, request_id="sign-1")
+    signed = api("UploadSignedDocument", upload)
+    assert api("UploadSignedDocument", upload) == signed
+    assert (signed.state, signed.honour) == (
+        agreement_pb2.Agreement.STATE_ACTIVE,
+        agreement_pb2.Agreement.HONOUR_ON_TIME,
+    )
+    assert signed.signed_document.content_type == "application/pdf"
+    assert dates.from_proto(signed.next_due_date, "date") == datetime.date(2026, 12, 15)
+    got = api("DownloadSignedDocument", service.DownloadSignedDocumentRequest(name=proposed.name))
+    assert (got.content, got.document.sha256) == (PDF, signed.signed_document.sha256)
+    title = f"{api.name}/titles/{placed.title_id}"
+    lineage = api("GetTitleLineage", service.GetTitleLineageRequest(name=title))
+    assert [one.origin_agreement for one in lineage.descendants] == [proposed.name] * 2
+    listed = api("ListTitles", service.ListTitlesRequest(parent=api.name, case_id=str(placed.case_id))).titles
+    assert [one.state for one in listed] == [
+        agreement_pb2.Title.STATE_NOVATED,
+        agreement_pb2.Title.STATE_IN_AGREEMENT,
+        agreement_pb2.Title.STATE_IN_AGREEMENT,
+    ]
+    promise(agency, placed, 5_000, MONDAY)
+    found = api("ListPromises", service.ListPromisesRequest(parent=api.name, case_id=str(placed.case_id)))
+    assert [one.state for one in found.promises] == [agreement_pb2.Promise.STATE_PENDING]
+    agency.pay(2_000, contract_reference="CT-1")
+    half = api("GetAgreement", service.GetAgreementRequest(name=proposed.name))
+    assert half.paid_rate_e4 == 2_000 * 1_000_000 // 103_667
+    agency.run_day(datetime.date(2026, 12, 28))
+    broken = api(
+        "ListAgreements",
+        service.ListAgreementsRequest(
+            parent=api.name, past_tolerance=True, kind=agreement_pb2.Agreement.KIND_NOVATION
+        ),
+    ).agreements
+    assert [one.honour for one in broken] == [agreement_pb2.Agreement.HONOUR_BROKEN]
+    _, reason = api.refused("ReinstateAgreement", service.ReinstateAgreementRequest(name=proposed.name))
+    assert reason == "APPROVAL_REQUESTED"
+    erased = api(
+        "EraseSignedDocument",
+        service.EraseSignedDocumentRequest(name=proposed.name, reason="law"),
+        scopes=("agreement.read", "agreement.write", "agreement.admin"),
+    )
+    assert erased.signed_document.erased
+
+
+@pytest.mark.feature("S3-10")
+def test_w07_a_tolerance_date_over_grpc_takes_no_terms(api, agency):
+    (placed,) = agency.place((TUESDAY, 100_000))
+    tolerance = datetime.date(2026, 11, 30)
+    request = service.ProposeAgreementRequest(
+        parent=api.name,
+        case_ids=[str(placed.case_id)],
+        nature=agreement_pb2.Nature(
+            kind=agreement_pb2.Agreement.KIND_UNCHANGED, tolerance_date=dates.to_proto(tolerance)
+        ),
+    )
+    proposed = api("ProposeAgreement", request)
+    assert [dates.from_proto(row.due_date, "date") for row in proposed.instalments] == [tolerance]
+    assert proposed.expire_date == proposed.nature.tolerance_date
+    request.nature.tolerance_date.CopyFrom(dates.to_proto(FRIDAY))
+    assert api.refused("ProposeAgreement", request) == ("INVALID_ARGUMENT", "INVALID_REQUEST")

@@ -200,6 +200,15 @@ def end(
     return [posting.entry for posting in account.postings[before:]]
 
 
+def restored(agreement: accounts.Agreement) -> bool:
+    """Whether an agreement was a novation whose originals came back when it ended."""
+    if agreement.kind is not accounts.AgreementKind.NOVATION or agreement.acquirer:
+        return False
+    if agreement.state is accounts.AgreementState.BROKEN:
+        return agreement.breach_policy is creditors.BreachPolicy.RESTORE_ORIGINALS
+    return agreement.state in (accounts.AgreementState.CANCELLED, accounts.AgreementState.EXPIRED)
+
+
 def give_back(
     account: accounts.Account,
     originals: Sequence[accounts.AgreedTitle],
@@ -208,7 +217,7 @@ def give_back(
     date: datetime.date,
 ) -> None:
     """Move what is open of a novation's titles back to the originals: what was paid settles the oldest first, in the
-    legal order inside a title (CC BR 354, CC PT 785)."""
+    legal order inside a title (CC BR 354, CC PT 785). Again, when a payment of it is taken back later."""
     new = [one for one in account.titles if one.origin_agreement_id == agreement_id]
     ordered = sorted(
         originals,
@@ -233,6 +242,8 @@ def give_back(
             title = account.title(item.title_id)
             entries.append(title.entry(component, accounts.Kind.NOVATED, stays - stayed))
             title.post(entries[-1])
+    for title in account.titles:
+        title.settle_state()
     account.postings += [accounts.Posting(entry, date, None, agreement_id) for entry in entries]
 
 
