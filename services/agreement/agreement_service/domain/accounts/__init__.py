@@ -19,9 +19,11 @@ Rules, each simple and exact:
   agreement begins or ends, or titles are withdrawn or written off; what lies behind it is not counted again.
 - A title in an agreement bears no charges. Charges are posted at acceptance as agreed: counted to the proposal's last
   day.
-- When an agreement ends unfulfilled: the discount comes back entirely; plan interest that was earned and not paid
-  becomes interest of the oldest open title; unearned plan interest disappears; charges go on from the day it ended (or
-  from the proposal's last day, to which they are counted already, if that is later).
+- What a negotiation adds (accretion, penalty, charges, fees) is posted at acceptance too, as charges of the titles.
+- When an agreement ends unfulfilled: the discount comes back entirely; what the negotiation added disappears as far as
+  it is not paid; plan interest that was earned and not paid becomes interest of the oldest open title; unearned plan
+  interest disappears; charges go on from the day it ended (or from the proposal's last day, to which they are counted
+  already, if that is later).
 """
 
 from agreement_service.domain.accounts.account import Account
