@@ -11,21 +11,12 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 
 from agreement_service import providers
-from agreement_service.domain import (
-    accounts,
-    balances,
-    banks,
-    boleto,
-    collection,
-    instruments,
-    pix,
-    proposals,
-)
+from agreement_service.domain import accounts, boleto, collection, instruments
 from agreement_service.store import accounts as account_store
 from agreement_service.store import collection as collection_store
 from agreement_service.store import creditors as creditor_store
 from agreement_service.store import instruments as store
-from agreement_service.usecases import euro, facts, makers, moments
+from agreement_service.usecases import brazil, euro, facts, makers, moments, owing
 from servicekit import db, errors, ids
 
 CLAIMED = 100
@@ -33,68 +24,8 @@ ACTS = (("CANCEL_REQUESTED", "CANCELLING"), ("DRAFT", "REGISTERING"))
 """What is due and what it becomes while the bank is asked; cancelled before its copy is registered."""
 
 
-def _boletos(
-    desk: makers.Desk, debts: Sequence[instruments.Debt], new_ids: Sequence[uuid.UUID]
-) -> Sequence[makers.Fields | None]:
-    """A slip for each debt that fits one, numbered on the account."""
-    account, date = desk.account, desk.moment.business_date
-    fitting = [debt.amount_minor <= boleto.MAX_AMOUNT_MINOR for debt in debts]
-    if not account.bank or not any(fitting):
-        return [None] * len(debts)
-    bank = banks.of(account.bank)
-    series = bank.series(date)
-    key = f"{account.series_key}/{series}" if series else account.series_key
-    numbers = iter(store.numbers(desk.tx, desk.agency, account=key, count=sum(fitting)))
-    made: list[makers.Fields | None] = []
-    for debt, fits in zip(debts, fitting, strict=True):
-        if not fits:
-            made.append(None)
-            continue
-        ours = bank.our_number(account, next(numbers), date)
-        slip = boleto.Slip(
-            bank=account.bank,
-            due_date=debt.due_date,
-            amount_minor=debt.amount_minor,
-            free_field=bank.free_field(account, ours),
-        )
-        made.append(
-            makers.Fields(
-                act_key=ours.digits,
-                our_number=ours.digits,
-                our_number_printed=ours.printed,
-                barcode=boleto.barcode(slip),
-            )
-        )
-    return made
-
-
-def _pix(
-    desk: makers.Desk, debts: Sequence[instruments.Debt], new_ids: Sequence[uuid.UUID]
-) -> Sequence[makers.Fields | None]:
-    """A static BR Code for each debt; where the bank has charges, the txid of one, whose code it gives when it is
-    registered."""
-    account = desk.account
-    if desk.bank.pix_charges:
-        txids = [pix.charge_txid_of(key) for key in new_ids]
-        return [makers.Fields(act_key=txid, txid=txid) for txid in txids]
-    if not account.pix_key:
-        return [None] * len(debts)
-    made = []
-    for debt, key in zip(debts, new_ids, strict=True):
-        txid = pix.txid_of(key)
-        code = pix.static_code(
-            key=account.pix_key,
-            name=account.pix_name,
-            city=account.pix_city,
-            amount_minor=debt.amount_minor,
-            txid=txid,
-        )
-        made.append(makers.Fields(act_key=txid, txid=txid, br_code=code))
-    return made
-
-
 MAKERS: dict[str, dict[instruments.Kind, makers.Maker]] = {
-    "BRL": {instruments.Kind.BOLETO: _boletos, instruments.Kind.PIX: _pix},
+    "BRL": {instruments.Kind.BOLETO: brazil.slips, instruments.Kind.PIX: brazil.codes},
     "EUR": {instruments.Kind.MULTIBANCO: euro.references, instruments.Kind.SEPA_DD: euro.debits},
 }
 
@@ -109,8 +40,8 @@ def issue(
     bank: providers.BankProvider,
     kinds: Collection[instruments.Kind] = (),
 ) -> None:
-    """Draft an instrument of every means that the creditor accepts (`kinds`: of these only; where an agreement says how it
-    is paid: of that one) for each instalment, of the next generation, on his account (the provider's where he has
+    """Draft an instrument of every means that the creditor accepts (`kinds`: of these only; where an agreement says how
+    it is paid: of that one) for each instalment, of the next generation, on his account (the provider's where he has
     none). A timer registers them. The accounts are locked."""
     if currency not in MAKERS or not instalments:
         return
@@ -150,7 +81,7 @@ def issue_for_instalment(
     Raises ResourceNotFound, InvalidRequest, InstalmentNotOpen, InstrumentPayable, MeansNotAccepted,
     AmountAboveInstrument, CollectionAccountNotUsable.
     """
-    debt = _debt_of_instalment(tx, agency, instalment_id, date=date, moment=moment)
+    debt = owing.of_instalment(tx, agency, instalment_id, date=date, moment=moment)
     known = store.of_instalments(tx, agency, [instalment_id]).get(instalment_id, [])
     return _issue_one(
         tx, agency, debt, kinds=kinds, known=known, account_id=account_id, moment=moment, bank=bank
@@ -176,7 +107,7 @@ def issue_for_titles(
     """
     if not 1 <= len(title_ids) <= instruments.MAX_TITLES or len(set(title_ids)) != len(title_ids):
         raise errors.invalid("titles", f"expected 1 to {instruments.MAX_TITLES} titles, each once")
-    debt = _debt_of_titles(tx, agency, case_id, title_ids, date=date, moment=moment)
+    debt = owing.of_titles(tx, agency, case_id, title_ids, date=date, moment=moment)
     known = _of_titles(tx, agency, title_ids)
     return _issue_one(
         tx, agency, debt, kinds=kinds, known=known, account_id=account_id, moment=moment, bank=bank
@@ -223,11 +154,11 @@ def reissue(
     parts = store.titles_of(tx, agency, [instrument_id]).get(instrument_id, [])
     title_ids = [title_id for title_id, _ in parts]
     if found.instalment_id is not None:
-        debt = _debt_of_instalment(tx, agency, found.instalment_id, date=date, moment=moment)
+        debt = owing.of_instalment(tx, agency, found.instalment_id, date=date, moment=moment)
         siblings = store.of_instalments(tx, agency, [found.instalment_id])[found.instalment_id]
         later = [one for one in siblings if one.kind == found.kind and one.generation > found.generation]
     else:
-        debt = _debt_of_titles(tx, agency, found.case_id, title_ids, date=date, moment=moment)
+        debt = owing.of_titles(tx, agency, found.case_id, title_ids, date=date, moment=moment)
         later = [
             one
             for one in _of_titles(tx, agency, title_ids)
@@ -536,91 +467,6 @@ def _instrument(
         waits_for_id=waits_for,
         **dataclasses.asdict(fields),
     )
-
-
-def _debt_of_instalment(
-    tx: db.Transaction,
-    agency: uuid.UUID,
-    instalment_id: uuid.UUID,
-    *,
-    date: datetime.date | None,
-    moment: moments.Moment,
-) -> instruments.Debt:
-    """What is owed on an instalment on a date, its account locked."""
-    for agreement_id in account_store.agreements_of_instalments(tx, agency, [instalment_id]):
-        agreement = account_store.agreements(tx, agency, [agreement_id])[agreement_id]
-        account_store.lock(tx, agency, agreement.case_ids)
-        agreement = account_store.agreements(tx, agency, [agreement_id])[agreement_id]
-        rows = account_store.instalments(tx, agency, [agreement_id])[agreement_id]
-        instalment = next(one for one in rows if one.instalment_id == instalment_id)
-        if agreement.state not in accounts.IN_FORCE or not instalment.open_minor:
-            raise instruments.InstalmentNotOpen(
-                "nothing is to be paid on it",
-                agreement_state=agreement.state.value,
-                instalment_state=instalment.state.value,
-            )
-        own = max(instalment.due_date, moment.business_date)
-        due_date = (
-            _due_date(date or own, agreement.currency, moment) if date or own > instalment.due_date else own
-        )
-        owner = store.owners(tx, agency, [agreement_id])[agreement_id]
-        return instruments.Debt(
-            case_id=owner.case_id,
-            creditor_id=owner.creditor_id,
-            currency=agreement.currency,
-            instalment_id=instalment_id,
-            amount_minor=balances.explain_instalment(instalment, due_date).total_minor,
-            due_date=due_date,
-        )
-    raise errors.ResourceNotFound("no such instalment", instalment=instalment_id)
-
-
-def _debt_of_titles(
-    tx: db.Transaction,
-    agency: uuid.UUID,
-    case_id: uuid.UUID,
-    title_ids: Sequence[uuid.UUID],
-    *,
-    date: datetime.date | None,
-    moment: moments.Moment,
-) -> instruments.Debt:
-    """What is owed on titles of a case on a date, its account locked."""
-    case = account_store.lock(tx, agency, [case_id]).get(case_id)
-    if case is None:
-        raise errors.ResourceNotFound("no such case", case=case_id)
-    due_date = _due_date(date or moment.business_date, case.currency, moment)
-    there = {one.title_id: one for one in account_store.titles(tx, agency, [case_id], also=title_ids)}
-    parts = []
-    for title_id in sorted(title_ids):
-        title = there.get(title_id)
-        owed = balances.explain_title(title, due_date).total_minor if title is not None else 0
-        if (
-            title is None
-            or title.agreement_id is not None
-            or title.title_type == proposals.FORECAST
-            or not title.open_minor
-            or owed <= 0
-        ):
-            raise instruments.TitleNotCollectable(
-                "expected open titles of the case, outside an agreement, that are no forecast",
-                title=title_id,
-                state=title.state.value if title is not None else "UNKNOWN",
-            )
-        parts.append((title_id, owed))
-    return instruments.Debt(
-        case_id=case_id,
-        creditor_id=case.creditor_id,
-        currency=case.currency,
-        titles=tuple(parts),
-        amount_minor=sum(owed for _, owed in parts),
-        due_date=due_date,
-    )
-
-
-def _due_date(date: datetime.date, currency: str, moment: moments.Moment) -> datetime.date:
-    """The business day on or after a date within the range. Raises InvalidRequest."""
-    instruments.check_date(date, today=moment.business_date)
-    return providers.payable_until(date, currency)
 
 
 def _locked(
