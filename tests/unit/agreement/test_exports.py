@@ -99,3 +99,13 @@ def test_amounts_as_people_write_them():
     assert exports.percent(123_300, "BRL") == "12,33%"
     assert exports.percent(81_250, "EUR") == "8,125%"
     assert exports.date(datetime.date(2026, 1, 2)) == "02/01/2026"
+
+
+def test_rows_go_on_in_the_next_sheet(monkeypatch):
+    monkeypatch.setattr(exports, "SHEET_ROWS", 2)
+    rows = [(str(number), number) for number in range(5)]
+    data = b"".join(exports.xlsx([sheet(*rows, total=("Total", ""))], title="x", created=NOON))
+    book = openpyxl.load_workbook(io.BytesIO(data))
+    assert book.sheetnames == ["Folha", "Folha 2", "Folha 3"]
+    found = [[cell.value for cell in row] for page in book.worksheets for row in page.iter_rows(min_row=2)]
+    assert found == [[str(number), number] for number in range(5)] + [["Total", ""]]

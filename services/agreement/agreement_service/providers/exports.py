@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import xlsxwriter
 from babel import dates as babel_dates
@@ -21,6 +22,8 @@ from servicekit import money
 
 PIECE = 1 << 20
 """Bytes of a piece at most."""
+SHEET_ROWS = 1_000_000
+"""Rows of a sheet at most (a spreadsheet has 1 048 576 in all); more go on in a next one."""
 _ROWS = 2_000
 _RUNS = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
@@ -164,8 +167,9 @@ def _write(
     strong = {"bold": True, "top": 1}
     last = book.add_format({**base, **strong})
     last_cents = book.add_format({**base, **strong, "num_format": "#,##0.00;[Red]-#,##0.00"})
-    for sheet in sheets:
-        page = book.add_worksheet(sheet.name)
+
+    def begin(sheet: Sheet, number: int) -> Any:
+        page = book.add_worksheet(sheet.name if number == 1 else f"{sheet.name} {number}")
         page.hide_gridlines(2)
         page.set_landscape()
         page.set_paper(9)
@@ -176,8 +180,15 @@ def _write(
         for place, column in enumerate(sheet.columns):
             page.set_column(place, place, column.width)
             page.write_string(0, place, column.heading, head)
-        at = 0
-        for at, row in enumerate(sheet.rows, 1):
+        return page
+
+    for sheet in sheets:
+        page, at, number = begin(sheet, 1), 0, 1
+        for row in sheet.rows:
+            if at == SHEET_ROWS:
+                at, number = 0, number + 1
+                page = begin(sheet, number)
+            at += 1
             for place, cell in enumerate(row):
                 match cell:
                     case None:

@@ -137,7 +137,7 @@ def page(
         "lang": exports.locale(currency)[:2],
         "region": exports.locale(currency)[3:],
         "title": words.title,
-        "facts": [[label, value] for label, value in _facts(statement)],
+        "facts": [[label, value] for label, value in _facts(statement) if label != "Número"],
         "sums": sums,
         "number": f"N.º {statement.number}",
         "groups": {
