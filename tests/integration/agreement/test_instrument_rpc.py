@@ -156,6 +156,9 @@ def test_collection_accounts(api):
         active=True,
         is_default=True,
     )
+    request = Requests.CreateCollectionAccountRequest(parent=api.name, collection_account=account)
+    assert api.refused("CreateCollectionAccount", request, scopes=ADMIN)[0] == "NOT_FOUND"
+    (placed,) = api.agency.place((TUESDAY, 100_000))
     made = api(
         "CreateCollectionAccount",
         Requests.CreateCollectionAccountRequest(parent=api.name, collection_account=account),
@@ -181,7 +184,6 @@ def test_collection_accounts(api):
         scopes=ADMIN,
     )
     assert [one.name for one in listed.collection_accounts] == [made.name]
-    (placed,) = api.agency.place((TUESDAY, 100_000))
     slip = next(one for one in issued(api, placed) if one.barcode)
     assert slip.collection_account == made.name
     assert slip.our_number == "12387980000000001"
@@ -240,6 +242,9 @@ def test_the_minute_of_an_agreement(api):
 @pytest.mark.feature("S1-30")
 def test_a_creditors_own_text_with_every_field(api):
     creditor = f"{api.name}/creditors/{api.agency.creditor_id}/minuteTemplates/pt-BR"
+    unknown = Requests.GetMinuteTemplateRequest(name=creditor)
+    assert api.refused("GetMinuteTemplate", unknown) == ("NOT_FOUND", "RESOURCE_NOT_FOUND")
+    (placed,) = api.agency.place((TUESDAY, 100_000))
     house = f"{api.name}/minuteTemplates/pt-BR"
     first = api("GetMinuteTemplate", Requests.GetMinuteTemplateRequest(name=creditor))
     assert first.etag == "0"
@@ -269,7 +274,6 @@ def test_a_creditors_own_text_with_every_field(api):
         "INVALID_ARGUMENT",
         "INVALID_REQUEST",
     )
-    (placed,) = api.agency.place((TUESDAY, 100_000))
     agreement = f"{api.name}/agreements/{api.agency.propose(placed.case_id, terms=THREE)}"
     made = api("RenderMinute", Requests.RenderMinuteRequest(parent=agreement))
     shown = words(api("DownloadMinute", Requests.DownloadMinuteRequest(name=made.name)).data)
@@ -293,6 +297,8 @@ def test_another_creditor_gets_no_minute(api):
     agreement = f"{api.name}/agreements/{api.agency.propose(placed.case_id, terms=THREE)}"
     made = api("RenderMinute", Requests.RenderMinuteRequest(parent=agreement))
     other = str(ids.new())
+    listing = Requests.ListMinutesRequest(parent=agreement)
+    assert api.refused("ListMinutes", listing, creditor=other)[0] == "NOT_FOUND"
     for method, request in (
         ("GetMinute", Requests.GetMinuteRequest(name=made.name)),
         ("DownloadMinute", Requests.DownloadMinuteRequest(name=made.name)),

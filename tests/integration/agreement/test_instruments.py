@@ -80,7 +80,9 @@ def row(agency, instrument_id):
 
 
 def account(agency, one=BRADESCO, *, creditor=True, default=True, description="main"):
-    """A collection account of the agency's creditor, or of the house."""
+    """A collection account of the agency's creditor, who is known by a title, or of the house."""
+    if creditor:
+        agency.place((TUESDAY, 100))
     with agency.tx() as tx:
         return collection_cases.create(
             tx=tx,

@@ -88,7 +88,7 @@ class Minutes(common.Methods):
         agency = found["agency"]
         page = pagination.read(request, key=(uuid.UUID,))
         with db.begin(self.engine, agency=agency) as tx:
-            rows = store.page(
+            rows = cases.page(
                 tx,
                 agency,
                 agreement_id=found["agreement"],

@@ -85,7 +85,7 @@ _FIND = tables.sql(
 )
 _PAGE = tables.sql(
     f"""
-    SELECT {_COLUMNS} FROM minutes WHERE agency = :agency AND agreement_id = :agreement_id AND {_CREDITOR}
+    SELECT {_COLUMNS} FROM minutes WHERE agency = :agency AND agreement_id = :agreement_id
         AND (CAST(:after AS uuid) IS NULL OR id > :after)
     ORDER BY id LIMIT :limit
     """  # noqa: S608 -- column names of this module
@@ -168,7 +168,6 @@ def page(
     agency: uuid.UUID,
     *,
     agreement_id: uuid.UUID,
-    creditor: uuid.UUID | None,
     after: uuid.UUID | None,
     limit: int,
 ) -> list[Minute]:
@@ -176,7 +175,6 @@ def page(
     params = {
         "agency": agency,
         "agreement_id": agreement_id,
-        "creditor": creditor,
         "after": after,
         "limit": limit,
     }

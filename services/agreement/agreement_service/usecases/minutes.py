@@ -12,6 +12,7 @@ from agreement_service.providers import documents
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
 from agreement_service.store import instruments as instrument_store
+from agreement_service.store import mandates as mandate_store
 from agreement_service.store import minutes as store
 from agreement_service.store import papers as paper_store
 from agreement_service.usecases import moments, papers
@@ -49,9 +50,11 @@ def house_text(language: str) -> str:
 def template(
     tx: db.Transaction, agency: uuid.UUID, *, creditor_id: uuid.UUID | None, language: str
 ) -> store.Template:
-    """The text of a creditor (None: of the house) in a language; version 0 where it is another's: the agency's, or the
-    house's. Raises InvalidRequest."""
+    """The text of a creditor (None: of the agency) in a language; version 0 where it is another's: the agency's, or the
+    house's. Raises InvalidRequest, ResourceNotFound before the creditor's first title is placed."""
     _check_language(language, "name")
+    if creditor_id is not None and not mandate_store.knows_creditor(tx, agency, creditor_id):
+        raise errors.ResourceNotFound("no such creditor", creditor=creditor_id)
     found = store.template(tx, agency, creditor_id=creditor_id, language=language)
     if found.version:
         return found
@@ -68,8 +71,8 @@ def set_template(
     text: str,
     version: int | None,
 ) -> None:
-    """Set a text. Raises InvalidRequest, MinuteFieldUnknown, VersionMismatch."""
-    _check_language(language, "name")
+    """Set a text. Raises InvalidRequest, ResourceNotFound, MinuteFieldUnknown, MinuteFieldMissing, VersionMismatch."""
+    template(tx, agency, creditor_id=creditor_id, language=language)
     minutes.check_text(text, language=language)
     found = store.template(tx, agency, creditor_id=creditor_id, language=language)
     expected = found.version if version is None else version
@@ -182,6 +185,21 @@ def find(
     if found is None:
         raise errors.ResourceNotFound("no such minute", minute=minute_id)
     return found
+
+
+def page(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    *,
+    agreement_id: uuid.UUID,
+    creditor: uuid.UUID | None,
+    after: uuid.UUID | None,
+    limit: int,
+) -> list[store.Minute]:
+    """Minutes of an agreement in id order. Raises ResourceNotFound where there is no such agreement."""
+    if agreement_id not in agreement_store.get(tx, agency, [agreement_id], creditor=creditor):
+        raise errors.ResourceNotFound("no such agreement", agreement=agreement_id)
+    return store.page(tx, agency, agreement_id=agreement_id, after=after, limit=limit)
 
 
 def _check_language(language: str, field: str) -> None:
