@@ -101,6 +101,9 @@ _STATES = tables.sql(
     ORDER BY agreement_cases.partition, agreement_cases.case_id, changed.number
     """  # noqa: S608 -- text of this module
 ).bindparams(sa.bindparam("date", type_=sa.Date()))
+_CASES = tables.sql(
+    "SELECT DISTINCT case_id FROM agreement_cases WHERE agency = :agency AND agreement_id = ANY(CAST(:ids AS uuid[]))"
+)
 _IN_FORCE = tables.sql(
     """
     SELECT id FROM agreements
@@ -137,6 +140,11 @@ def moving(tx: db.Transaction, agency: uuid.UUID, *, partition: int, date: datet
 def earn(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, date: datetime.date) -> None:
     """Charge the plan interest of instalments whose due date is reached."""
     tx.execute(_EARN, {"agency": agency, "ids": sorted(ids), "date": date})
+
+
+def cases(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID]) -> set[uuid.UUID]:
+    """The cases of these agreements."""
+    return set(tx.execute(_CASES, {"agency": agency, "ids": sorted(ids)}).scalars())
 
 
 def in_force(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID]) -> set[uuid.UUID]:

@@ -30,9 +30,8 @@ def run(
     """
     expiring = store.expired(tx, agency, partition=partition, date=date)
     moving = store.moving(tx, agency, partition=partition, date=date)
-    known = account_store.agreements(tx, agency, expiring | moving) if expiring or moving else {}
-    if known:
-        account_store.lock(tx, agency, {case_id for one in known.values() for case_id in one.case_ids})
+    if expiring or moving:
+        account_store.lock(tx, agency, store.cases(tx, agency, expiring | moving))
         _expire(tx, agency, store.expire(tx, agency, expiring, date=date), moment=moment)
         _move(tx, agency, moving, date=date, moment=moment, bank=bank)
     if waiting := promise_store.due_cases(tx, agency, partition=partition, date=date):
