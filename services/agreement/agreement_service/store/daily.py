@@ -155,7 +155,9 @@ def in_force(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID]) -> set[
 def move(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, date: datetime.date) -> list[Moved]:
     """Bring the instalments of these agreements to their state on a date; those that changed, a row for each case of
     their agreement, by partition."""
-    return [Moved._make(row) for row in tx.execute(_STATES, {"agency": agency, "ids": sorted(ids), "date": date})]
+    return [
+        Moved._make(row) for row in tx.execute(_STATES, {"agency": agency, "ids": sorted(ids), "date": date})
+    ]
 
 
 def defaulted(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID]) -> set[uuid.UUID]:
