@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from agreement_service.domain import charges, series
 from servicekit import errors
 
-MAX_RATE_E4 = 100_000_000
 MAX_MINOR = 10**12
 MAX_GRACE_DAYS = 90
 MAX_TEXT = 300
@@ -133,7 +132,9 @@ class Terms:
     def commission_values(self, scope: Scope) -> Mapping[str, int]:
         """Rate and limits of the commission; zeroes without."""
         values = law_on(BANK_CREDIT_PT, scope.valid_from).values
-        return {name: values[name] if self.recovery_commission else 0 for name in values if name != "surcharge_e4"}
+        return {
+            name: values[name] if self.recovery_commission else 0 for name in values if name != "surcharge_e4"
+        }
 
     @property
     def interest_factor(self) -> int:
@@ -160,7 +161,7 @@ class Terms:
                 wrong.append(errors.FieldViolation(f"charge_terms.{field}", f"expected {low} to {high}"))
 
         for field in ("penalty_rate_e4", "interest_rate_e4", "surcharge_e4", "fees_rate_e4"):
-            within(field, 0, charges.RATE_UNIT if field != "interest_rate_e4" else MAX_RATE_E4)
+            within(field, 0, charges.RATE_UNIT)
         for field in ("penalty_minor", "late_payment_minor", "expenses_minor"):
             within(field, 0, MAX_MINOR)
         within("grace_days", 0, MAX_GRACE_DAYS)

@@ -1,6 +1,7 @@
 """Terms of charges, published series, explained titles."""
 # ruff: noqa: N802 -- methods carry the names of the RPCs
 
+import datetime
 import uuid
 
 import grpc
@@ -119,25 +120,13 @@ class TermsServicer(common.Methods, terms_service_pb2_grpc.TermsServiceServicer)
     ) -> terms_service_pb2.ExplainTitlesResponse:
         """Lines of many titles, as columns."""
         agency = common.agency_of(request.parent, "parent")
-        title_ids = list(request.title_ids)
-        for place, text in enumerate(title_ids):
-            if ids.CANONICAL.fullmatch(text) is None:
-                ids.parse(text, f"title_ids[{place}]")
+        asked = title_ids(request)
         with db.begin(self.engine, agency=agency) as tx:
             date = common.date_of(request, "date") or moments.read(tx, agency).business_date
             found = charge_cases.explain_many(
-                tx=tx, agency=agency, title_ids=title_ids, date=date, creditor=rpc.caller().creditor
+                tx=tx, agency=agency, title_ids=asked, date=date, creditor=rpc.caller().creditor
             )
-        table = list(dict.fromkeys(found.currencies))
-        index = {currency: place for place, currency in enumerate(table)}
-        return terms_service_pb2.ExplainTitlesResponse(
-            title_ids=found.title_ids,
-            currency_index=[index[currency] for currency in found.currencies],
-            table_currencies=table,
-            lines=[_lines(part) for part in found.parts],
-            table_sources=[_source(agency, one) for one in found.sources],
-            date=dates.to_proto(date),
-        )
+        return explained_titles(agency, found, date)
 
     def ExplainTitle(
         self, request: terms_service_pb2.ExplainTitleRequest, context: grpc.ServicerContext
@@ -229,6 +218,32 @@ class TermsServicer(common.Methods, terms_service_pb2_grpc.TermsServiceServicer)
             return _balance(agency, found)
 
         return self.once(agency, request, terms_pb2.TitleBalance, run)
+
+
+def title_ids(request: terms_service_pb2.ExplainTitlesRequest) -> list[str]:
+    """The ids of a request, each in canonical spelling. Raises InvalidRequest naming the first that is not."""
+    found = list(request.title_ids)
+    spelled = ids.CANONICAL.fullmatch
+    for place, text in enumerate(found):
+        if spelled(text) is None:
+            ids.parse(text, f"title_ids[{place}]")
+    return found
+
+
+def explained_titles(
+    agency: uuid.UUID, found: explained.Columns, date: datetime.date
+) -> terms_service_pb2.ExplainTitlesResponse:
+    """The answer of ExplainTitles."""
+    table = list(dict.fromkeys(found.currencies))
+    index = {currency: place for place, currency in enumerate(table)}
+    return terms_service_pb2.ExplainTitlesResponse(
+        title_ids=found.title_ids,
+        currency_index=[index[currency] for currency in found.currencies],
+        table_currencies=table,
+        lines=[_lines(part) for part in found.parts],
+        table_sources=[_source(agency, one) for one in found.sources],
+        date=dates.to_proto(date),
+    )
 
 
 def _series_name(name: str) -> tuple[uuid.UUID, str]:

@@ -22,15 +22,19 @@ def _looked_up(table: str, since: str) -> str:
     """  # noqa: S608 -- names of this module
 
 
-def _half_up(numerator: str, denominator: str) -> str:
-    return f"div(2 * {numerator} + {denominator}, 2 * {denominator})"
+def _half_up(base: str, numerator: str, denominator: str) -> str:
+    """base x numerator / denominator, exact: in 64 bits where it fits, which is three times as fast as in numeric."""
+    twice = f"2 * CAST({base} AS numeric) * {numerator}"
+    return (
+        f"CASE WHEN {numerator} <= 4000000000000000000 / greatest({base}, 1)"
+        f" THEN (2 * {base} * {numerator} + {denominator}) / (2 * {denominator})"
+        f" ELSE CAST(div({twice} + {denominator}, 2 * {denominator}) AS bigint) END"
+    )
 
 
 def _thirty_360(date: str) -> str:
-    return (
-        f"(extract(year FROM {date}) * 360 + extract(month FROM {date}) * 30"
-        f" + least(extract(day FROM {date}), 30))"
-    )
+    year, month, day = (f"CAST(extract({part} FROM {date}) AS int)" for part in ("year", "month", "day"))
+    return f"({year} * 360 + {month} * 30 + least({day}, 30))"
 
 
 SERIES = """
@@ -45,8 +49,8 @@ SERIES = """
         WHERE series.agency = :agency
     )
 """
-_PRINCIPAL = "CAST(titles.open_principal_minor AS numeric)"
-COMMISSION = _half_up(f"{_PRINCIPAL} * terms.commission_rate_e4", "1000000")
+_PRINCIPAL = "titles.open_principal_minor"
+COMMISSION = _half_up(_PRINCIPAL, "terms.commission_rate_e4", "1000000")
 """Commission for recovery before its limits."""
 ACCRUED = f"""
     titles
@@ -63,9 +67,9 @@ ACCRUED = f"""
     CROSS JOIN LATERAL (
         SELECT late AND terms.id IS NOT NULL AND NOT titles.once_charged AS once,
             titles.open_principal_minor + titles.open_correction_minor AS correction_base,
-            CASE WHEN late AND index.value > index_before.value THEN index.value - index_before.value ELSE 0 END
-                AS correction_numerator,
-            coalesce(index_before.value, 1) AS correction_denominator,
+            CASE WHEN late AND index.value > index_before.value
+                THEN CAST(index.value - index_before.value AS bigint) ELSE 0 END AS correction_numerator,
+            CAST(coalesce(index_before.value, 1) AS bigint) AS correction_denominator,
             CASE WHEN titles.own_penalty THEN titles.penalty_rate_e4 ELSE coalesce(terms.penalty_rate_e4, 0) END
                 AS penalty_rate,
             late AND titles.charged_penalty_minor = 0 AS penalty_due,
@@ -73,28 +77,31 @@ ACCRUED = f"""
             CASE WHEN NOT late OR NOT titles.bears_interest THEN 0
                 WHEN titles.own_interest THEN
                     CAST(titles.monthly_rate_e4 AS bigint) * greatest(0, :date - titles.accrued_through)
-                WHEN rate.code IS NOT NULL THEN greatest(0, rate.value - rate_before.value)
+                WHEN rate.code IS NOT NULL THEN CAST(greatest(0, rate.value - rate_before.value) AS bigint)
                 WHEN terms.day_count = 'THIRTY_360' THEN terms.interest_factor
                     * greatest(0, {_thirty_360(":date")} - {_thirty_360("titles.accrued_through")})
                 ELSE coalesce(terms.interest_factor, 0) * greatest(0, :date - titles.accrued_through) END
                 AS interest_numerator,
             CASE WHEN titles.own_interest THEN 30000000
                 ELSE coalesce(rate.denominator, terms.interest_denominator, 30000000) END AS interest_denominator
+        OFFSET 0
     ) AS factors
     CROSS JOIN LATERAL (
         SELECT CASE WHEN correction_numerator = 0 THEN 0
-                ELSE {_half_up("correction_base * correction_numerator", "correction_denominator")} END AS correction,
+                ELSE {_half_up("correction_base", "correction_numerator", "correction_denominator")}
+                END AS correction,
             CASE WHEN NOT penalty_due THEN 0 WHEN penalty_fixed > 0 THEN penalty_fixed
-                ELSE {_half_up(f"{_PRINCIPAL} * penalty_rate", "1000000")} END AS penalty,
+                ELSE {_half_up(_PRINCIPAL, "penalty_rate", "1000000")} END AS penalty,
             CASE WHEN interest_numerator = 0 THEN 0
-                ELSE {_half_up(f"{_PRINCIPAL} * interest_numerator", "factors.interest_denominator")} END AS interest,
+                ELSE {_half_up(_PRINCIPAL, "interest_numerator", "factors.interest_denominator")} END AS interest,
             CASE WHEN NOT once OR terms.commission_rate_e4 = 0 THEN 0
                 WHEN terms.commission_above_minor > 0 AND titles.open_principal_minor > terms.commission_above_minor
-                    THEN {_half_up(f"{_PRINCIPAL} * terms.commission_above_rate_e4", "1000000")}
+                    THEN {_half_up(_PRINCIPAL, "terms.commission_above_rate_e4", "1000000")}
                 ELSE least(terms.commission_maximum_minor, greatest(terms.commission_minimum_minor, {COMMISSION})) END
                 AS commission,
             CASE WHEN once THEN terms.late_payment_minor ELSE 0 END AS late_payment,
             CASE WHEN once THEN terms.expenses_minor ELSE 0 END AS expenses
+        OFFSET 0
     ) AS amounts
     CROSS JOIN LATERAL (
         SELECT titles.open_principal_minor + titles.open_correction_minor + titles.open_penalty_minor
@@ -102,7 +109,7 @@ ACCRUED = f"""
     ) AS debts
     CROSS JOIN LATERAL (
         SELECT CASE WHEN once AND terms.fees_rate_e4 > 0
-            THEN {_half_up("fees_base * terms.fees_rate_e4", "1000000")} ELSE 0 END AS fees
+            THEN {_half_up("fees_base", "terms.fees_rate_e4", "1000000")} ELSE 0 END AS fees
     ) AS last
 """
 TOTAL = "(correction + penalty + interest + commission + late_payment + expenses + fees)"

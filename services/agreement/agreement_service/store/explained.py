@@ -3,8 +3,8 @@
 import dataclasses
 import datetime
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -47,7 +47,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Titles in id order, the currency of each, and their lines."""
+    """Titles, the currency of each, and their lines."""
 
     title_ids: Sequence[str]
     currencies: Sequence[str]
@@ -60,46 +60,37 @@ def _rule(rule: domain.Rule) -> str:
 
 
 _EPOCH = "date '1970-01-01'"
-_TERMS = f"coalesce(numbered.number, 0) * {_SPAN}"
-_CHARGES = {
-    "CORRECTION": ("correction", "correction_base", "correction_numerator", "correction_denominator"),
-    "PENALTY": ("penalty", "penalty_base", "penalty_numerator", "penalty_denominator"),
-    "INTEREST": ("interest", "principal", "interest_numerator", "interest_denominator"),
-    "COMMISSION": ("commission", "commission_base", "commission_numerator", "commission_denominator"),
-    "LATE_PAYMENT": ("late_payment", "late_payment", "one", "one"),
-    "EXPENSES": ("expenses", "expenses", "one", "one"),
-    "FEES": ("fees", "fees_base", "fees_numerator", "rate_unit"),
+_EPOCH_DAY = datetime.date(1970, 1, 1)
+_CHARGES: Mapping[str, Mapping[str, str]] = {
+    "CORRECTION": {
+        "amounts": "correction",
+        "bases": "correction_base",
+        "numerators": "correction_numerator",
+        "denominators": "correction_denominator",
+        "from_days": f"corrected_through - {_EPOCH}",
+    },
+    "PENALTY": {"amounts": "penalty", "numerators": "penalty_rate", "keys": "penalty_key"},
+    "INTEREST": {
+        "amounts": "interest",
+        "numerators": "interest_numerator",
+        "from_days": f"accrued_through - {_EPOCH}",
+        "keys": "interest_key",
+    },
+    "COMMISSION": {"amounts": "commission", "keys": "commission_key"},
+    "LATE_PAYMENT": {"amounts": "late_payment"},
+    "EXPENSES": {"amounts": "expenses"},
+    "FEES": {"amounts": "fees", "bases": "fees_base"},
 }
+"""Columns of each kind of charge. What follows from a title, or from its terms and the rule (`keys`: number of terms
+and of rule), is not asked again for each line."""
 _COMPONENT = {"COMMISSION": "COSTS", "LATE_PAYMENT": "COSTS", "EXPENSES": "COSTS"}
-_DATED = {
-    "CORRECTION": ("corrected_through", "correction_through"),
-    "INTEREST": ("accrued_through", "interest_through"),
-    "COMMISSION": ("due_date", ":date"),
-    "LATE_PAYMENT": ("due_date", ":date"),
-    "EXPENSES": ("due_date", ":date"),
-    "FEES": ("due_date", ":date"),
-}
 
 
 def _columns(name: str) -> str:
-    """The columns of one kind of charge as arrays of the titles that bear it."""
-    amount, base, numerator, denominator = _CHARGES[name]
-    parts = {
-        "titles": "place",
-        "amounts": amount,
-        "bases": base,
-        "numerators": numerator,
-        "denominators": denominator,
-        "sources": f"{name.lower()}_source",
-    }
-    if name in _DATED:
-        since, through = _DATED[name]
-        parts |= {"from_days": f"{since} - {_EPOCH}", "through_days": f"{through} - {_EPOCH}"}
-    whole = {"amounts", "bases", "numerators", "denominators"}
+    """One kind of charge as arrays over the titles that bear it."""
     return ", ".join(
-        f"array_agg({f'CAST({what} AS bigint)' if column in whole else what}) FILTER (WHERE {amount} > 0)"
-        f" AS {name.lower()}_{column}"
-        for column, what in parts.items()
+        f"array_agg({what}) FILTER (WHERE {_CHARGES[name]['amounts']} > 0) AS {name.lower()}_{column}"
+        for column, what in {"titles": "place", **_CHARGES[name]}.items()
     )
 
 
@@ -112,71 +103,49 @@ _CHARGED = (
     "charged_correction_minor + charged_penalty_minor + charged_interest_minor + charged_costs_minor"
     " + charged_fees_minor"
 )
+_COMMISSION = "2 * titles.open_principal_minor * terms.commission_rate_e4 + 1000000"
 _LINES = charges.sql(
     f"""
     WITH {charges.SERIES}, numbered AS MATERIALIZED (
-        SELECT charge_terms.id, row_number() OVER (ORDER BY charge_terms.id) AS number FROM charge_terms
-        WHERE charge_terms.agency = :agency
-    ), counted AS MATERIALIZED (
-        SELECT titles.id, case_accounts.currency, CAST(row_number() OVER (ORDER BY titles.id) - 1 AS int) AS place,
+        SELECT charge_terms.id, CAST(row_number() OVER (ORDER BY charge_terms.id) * {_SPAN} AS int) AS number
+        FROM charge_terms WHERE charge_terms.agency = :agency
+    )
+    SELECT array_agg(CAST(id AS text)) AS ids, array_agg(currency) AS currencies,
+        array_agg(principal_minor) AS placed, array_agg(open_principal_minor) AS principals,
+        array_agg(due_date - {_EPOCH}) AS due_days, array_agg(number) AS numbers,
+        bool_or(charged > 0) AS any_charged, {_GONE}, {", ".join(_columns(name) for name in _CHARGES)}
+    FROM (
+        SELECT titles.id, CAST(row_number() OVER () - 1 AS int) AS place, case_accounts.currency,
             titles.principal_minor, {", ".join(f"titles.{field}" for field in balances.GONE)},
-            titles.{_CHARGED.replace(" + ", " + titles.")} AS charged, titles.open_principal_minor AS principal,
-            titles.due_date, titles.accrued_through, coalesce(titles.corrected_through, titles.due_date)
-                AS corrected_through,
-            1 AS one, 1000000 AS rate_unit,
+            titles.{_CHARGED.replace(" + ", " + titles.")} AS charged,
+            titles.open_principal_minor, titles.due_date, titles.accrued_through,
+            coalesce(titles.corrected_through, titles.due_date) AS corrected_through, number,
             correction, correction_base, correction_numerator, correction_denominator,
-            greatest(index.covered, coalesce(titles.corrected_through, titles.due_date)) AS correction_through,
-            {_TERMS} + {_rule(domain.Rule.CORRECTION)} AS correction_source,
-            penalty, CASE WHEN penalty_fixed > 0 THEN penalty_fixed ELSE titles.open_principal_minor END
-                AS penalty_base,
-            CASE WHEN penalty_fixed > 0 THEN 1 ELSE penalty_rate END AS penalty_numerator,
-            CASE WHEN penalty_fixed > 0 THEN 1 ELSE 1000000 END AS penalty_denominator,
-            CASE WHEN titles.own_penalty THEN 0 ELSE {_TERMS} END + CASE WHEN penalty_fixed > 0
-                THEN {_rule(domain.Rule.PENALTY_FIXED)} ELSE {_rule(domain.Rule.PENALTY_RATE)} END AS penalty_source,
-            interest, interest_numerator, factors.interest_denominator,
-            CASE WHEN rate.code IS NOT NULL THEN greatest(rate.covered, titles.accrued_through) ELSE :date END
-                AS interest_through,
+            penalty, penalty_rate, interest, interest_numerator, commission, late_payment, expenses, fees, fees_base,
+            CASE WHEN titles.own_penalty THEN {_rule(domain.Rule.PENALTY_RATE)}
+                WHEN penalty_fixed > 0 THEN number + {_rule(domain.Rule.PENALTY_FIXED)}
+                ELSE number + {_rule(domain.Rule.PENALTY_RATE)} END AS penalty_key,
             CASE WHEN titles.own_interest THEN {_rule(domain.Rule.INTEREST_30)}
-                WHEN rate.code IS NOT NULL THEN {_TERMS} + {_rule(domain.Rule.INTEREST_SERIES)}
-                WHEN terms.day_count = 'THIRTY_360' THEN {_TERMS} + {_rule(domain.Rule.INTEREST_30_360)}
-                WHEN terms.interest_unit = 'DAY' THEN {_TERMS} + {_rule(domain.Rule.INTEREST_DAILY)}
-                WHEN terms.day_count = 'ACTUAL_365' THEN {_TERMS} + {_rule(domain.Rule.INTEREST_ACTUAL_365)}
-                ELSE {_TERMS} + {_rule(domain.Rule.INTEREST_30)} END AS interest_source,
-            commission, late_payment, expenses,
-            {_TERMS} + {_rule(domain.Rule.LATE_PAYMENT)} AS late_payment_source,
-            {_TERMS} + {_rule(domain.Rule.EXPENSES)} AS expenses_source,
-            commission_rule, CASE WHEN commission_fixed THEN commission ELSE titles.open_principal_minor END
-                AS commission_base,
-            CASE WHEN commission_fixed THEN 1 WHEN commission_rule = {_rule(domain.Rule.COMMISSION_ABOVE)}
-                THEN terms.commission_above_rate_e4 ELSE terms.commission_rate_e4 END AS commission_numerator,
-            CASE WHEN commission_fixed THEN 1 ELSE 1000000 END AS commission_denominator,
-            {_TERMS} + commission_rule AS commission_source,
-            fees, fees_base, coalesce(terms.fees_rate_e4, 0) AS fees_numerator,
-            {_TERMS} + {_rule(domain.Rule.FEES)} AS fees_source
-        FROM {charges.ACCRUED}
-        CROSS JOIN LATERAL (
-            SELECT CASE WHEN commission = 0 THEN {_rule(domain.Rule.COMMISSION)}
+                WHEN rate.code IS NOT NULL THEN number + {_rule(domain.Rule.INTEREST_SERIES)}
+                WHEN terms.day_count = 'THIRTY_360' THEN number + {_rule(domain.Rule.INTEREST_30_360)}
+                WHEN terms.interest_unit = 'DAY' THEN number + {_rule(domain.Rule.INTEREST_DAILY)}
+                WHEN terms.day_count = 'ACTUAL_365' THEN number + {_rule(domain.Rule.INTEREST_ACTUAL_365)}
+                ELSE number + {_rule(domain.Rule.INTEREST_30)} END AS interest_key,
+            CASE WHEN commission = 0 THEN 0
                 WHEN terms.commission_above_minor > 0 AND titles.open_principal_minor > terms.commission_above_minor
-                    THEN {_rule(domain.Rule.COMMISSION_ABOVE)}
-                WHEN {charges.COMMISSION} < terms.commission_minimum_minor
-                    THEN {_rule(domain.Rule.COMMISSION_MINIMUM)}
-                WHEN {charges.COMMISSION} > terms.commission_maximum_minor
-                    THEN {_rule(domain.Rule.COMMISSION_MAXIMUM)}
-                ELSE {_rule(domain.Rule.COMMISSION)} END AS commission_rule
-        ) AS ruled
-        CROSS JOIN LATERAL (
-            SELECT commission_rule IN ({_rule(domain.Rule.COMMISSION_MINIMUM)},
-                {_rule(domain.Rule.COMMISSION_MAXIMUM)}) AS commission_fixed
-        ) AS kinds
+                    THEN number + {_rule(domain.Rule.COMMISSION_ABOVE)}
+                WHEN {_COMMISSION} < 2000000 * terms.commission_minimum_minor
+                    THEN number + {_rule(domain.Rule.COMMISSION_MINIMUM)}
+                WHEN {_COMMISSION} >= 2000000 * (terms.commission_maximum_minor + 1)
+                    THEN number + {_rule(domain.Rule.COMMISSION_MAXIMUM)}
+                ELSE number + {_rule(domain.Rule.COMMISSION)} END AS commission_key
+        FROM {charges.ACCRUED}
         LEFT JOIN numbered ON numbered.id = titles.terms_id
         JOIN case_accounts ON case_accounts.agency = titles.agency AND case_accounts.case_id = titles.case_id
         WHERE titles.agency = :agency AND titles.id = ANY(CAST(:ids AS uuid[]))
             AND (CAST(:creditor AS uuid) IS NULL OR case_accounts.creditor_id = CAST(:creditor AS uuid))
-    )
-    SELECT array_agg(CAST(id AS text)) AS ids, array_agg(currency) AS currencies,
-        array_agg(principal_minor) AS principals, bool_or(charged > 0) AS any_charged, {_GONE},
-        {", ".join(_columns(name) for name in _CHARGES)}
-    FROM (SELECT * FROM counted ORDER BY place) AS counted
+        OFFSET 0
+    ) AS counted
     """  # noqa: S608 -- text of this module
 )
 _POSTED = tables.sql(
@@ -205,7 +174,13 @@ _POSTED = tables.sql(
 )
 _TERMS_OF = tables.sql(
     """
-    SELECT id, source, interest_series, correction_series FROM charge_terms WHERE agency = :agency ORDER BY id
+    SELECT terms.id, terms.source, terms.interest_series, terms.correction_series, terms.interest_denominator,
+        terms.commission_rate_e4, terms.commission_above_rate_e4, terms.fees_rate_e4,
+        rate.denominator AS rate_denominator, rate.last_day AS rate_last_day, index.last_day AS index_last_day
+    FROM charge_terms AS terms
+    LEFT JOIN series AS rate ON rate.agency = terms.agency AND rate.code = terms.interest_series
+    LEFT JOIN series AS index ON index.agency = terms.agency AND index.code = terms.correction_series
+    WHERE terms.agency = :agency ORDER BY terms.id
     """
 )
 
@@ -218,66 +193,111 @@ def lines(
     date: datetime.date,
     creditor: uuid.UUID | None,
 ) -> Columns:
-    """The lines of these titles (sorted) that exist, and are the creditor's where one is given."""
+    """The lines of these titles (sorted). Where some do not exist, or are not the creditor's, only the others' ids."""
     ids = "{" + ",".join(title_ids) + "}"
-    found = (
-        tx.execute(_LINES, {"agency": agency, "ids": ids, "date": date, "creditor": creditor})
-        .mappings()
-        .one()
-    )
-    if found["ids"] is None:
-        return Columns(title_ids=(), currencies=(), parts=(), sources=())
-    sources = _Sources(tx.execute(_TERMS_OF, {"agency": agency}).all())
-    count = len(found["ids"])
-    parts = [
-        Part(
-            component="PRINCIPAL",
-            titles=range(count),
-            amounts=found["principals"],
-            sources=[sources.plain(balances.PLACED)] * count,
-        )
-    ]
+    asked = {"agency": agency, "ids": ids, "date": date, "creditor": creditor}
+    found = tx.execute(_LINES, asked).mappings().one()
+    there = found["ids"] or []
+    if len(there) < len(title_ids):
+        return Columns(title_ids=there, currencies=(), parts=(), sources=())
+    sources = _Sources(tx.execute(_TERMS_OF, {"agency": agency}).all(), date)
+    parts = [_plain(range(len(there)), found["placed"], "PRINCIPAL", sources.plain(balances.PLACED))]
     if found["any_charged"]:
-        charged = tx.execute(_POSTED, {"agency": agency, "ids": "{" + ",".join(found["ids"]) + "}"})
-        parts += [_posted(row, sources) for row in charged]
-    for name in _CHARGES:
-        prefix = name.lower()
-        if found[f"{prefix}_titles"] is None:
-            continue
-        parts.append(
-            Part(
-                component=_COMPONENT.get(name, name),
-                **{
-                    column: found[f"{prefix}_{column}"]
-                    for column in ("titles", "amounts", "bases", "numerators", "denominators")
-                },
-                from_days=found[f"{prefix}_from_days"] if name in _DATED else (),
-                through_days=found[f"{prefix}_through_days"] if name in _DATED else (),
-                sources=sources.charged(found[f"{prefix}_sources"]),
-            )
-        )
-    for field, (component, text) in balances.GONE.items():
-        if found[f"{field}_titles"] is not None:
-            titles = found[f"{field}_titles"]
-            parts.append(
-                Part(
-                    component=component,
-                    titles=titles,
-                    amounts=found[f"{field}_amounts"],
-                    sources=[sources.plain(text)] * len(titles),
-                )
-            )
-    return Columns(title_ids=found["ids"], currencies=found["currencies"], parts=parts, sources=sources.found)
+        order = sorted(range(len(there)), key=there.__getitem__)
+        charged = tx.execute(_POSTED, {"agency": agency, "ids": ids})
+        parts += [_posted(row, sources, order) for row in charged]
+    parts += [
+        _charged(name, found, sources) for name in _CHARGES if found[f"{name.lower()}_titles"] is not None
+    ]
+    parts += [
+        _plain(found[f"{field}_titles"], found[f"{field}_amounts"], component, sources.plain(text))
+        for field, (component, text) in balances.GONE.items()
+        if found[f"{field}_titles"] is not None
+    ]
+    return Columns(title_ids=there, currencies=found["currencies"], parts=parts, sources=sources.found)
+
+
+def _plain(titles: Sequence[int], amounts: Sequence[int], component: str, source: int) -> Part:
+    return Part(component=component, titles=titles, amounts=amounts, sources=[source] * len(titles))
+
+
+def _charged(name: str, found: sa.RowMapping, sources: "_Sources") -> Part:
+    prefix = name.lower()
+    columns = {column: found[f"{prefix}_{column}"] for column in _CHARGES[name]}
+    titles, amounts = found[f"{prefix}_titles"], columns["amounts"]
+    keys = columns.get("keys")
+    if keys is None:
+        rule, numbers = _NUMBER[domain.Rule(name)], found["numbers"]
+        keys = [numbers[title] + rule for title in titles]
+    known = {key: sources.key(key) for key in set(keys)}
+    told = [known[key] for key in keys]
+    bases = columns.get("bases")
+    if bases is None:
+        principals = found["principals"]
+        bases = [
+            amount if one.fixed else principals[title]
+            for one, title, amount in zip(told, titles, amounts, strict=True)
+        ]
+    numerators = columns.get("numerators")
+    if numerators is None or name == "PENALTY":
+        numerators = [one.numerator or rate for one, rate in zip(told, numerators or amounts, strict=True)]
+    since: Sequence[int] = ()
+    through: Sequence[int] = ()
+    if name != "PENALTY":
+        due_days = found["due_days"]
+        since = columns.get("from_days") or [due_days[title] for title in titles]
+        through = [one.through if one.through > day else day for one, day in zip(told, since, strict=True)]
+    return Part(
+        component=_COMPONENT.get(name, name),
+        titles=titles,
+        amounts=amounts,
+        bases=bases,
+        numerators=numerators,
+        denominators=columns.get("denominators") or [one.denominator for one in told],
+        from_days=since,
+        through_days=through,
+        sources=[one.index for one in told],
+    )
+
+
+class _Told(NamedTuple):
+    """What a number of terms and of rule says of its lines. `numerator` 0: each line has its own."""
+
+    index: int
+    fixed: bool
+    numerator: int
+    denominator: int
+    through: int
+
+
+_FIXED = frozenset(
+    {
+        domain.Rule.PENALTY_FIXED,
+        domain.Rule.COMMISSION_MINIMUM,
+        domain.Rule.COMMISSION_MAXIMUM,
+        domain.Rule.LATE_PAYMENT,
+        domain.Rule.EXPENSES,
+    }
+)
+
+
+_INTEREST = frozenset(rule for rule in domain.Rule if rule.startswith("INTEREST_"))
+_RATES = {
+    domain.Rule.COMMISSION: "commission_rate_e4",
+    domain.Rule.COMMISSION_ABOVE: "commission_above_rate_e4",
+    domain.Rule.FEES: "fees_rate_e4",
+}
 
 
 class _Sources:
     """Sources by what tells them apart, in the order in which they were met."""
 
-    def __init__(self, terms: Sequence[sa.Row[Any]]) -> None:
+    def __init__(self, terms: Sequence[sa.Row[Any]], date: datetime.date) -> None:
         self.found: list[Source] = []
         self._terms = terms
+        self._date = date
         self._plain: dict[str, int] = {}
-        self._charged: dict[int, int] = {}
+        self._keys: dict[int, _Told] = {}
 
     def plain(self, text: str, rule: str = "") -> int:
         """A line that is no charge counted now."""
@@ -286,32 +306,52 @@ class _Sources:
             self.found.append(Source(text=text, rule=rule))
         return self._plain[text]
 
-    def charged(self, keys: Sequence[int]) -> list[int]:
-        """Charges by number of terms and of rule."""
-        for key in set(keys) - self._charged.keys():
-            self._charged[key] = len(self.found)
-            self.found.append(self._source(*divmod(int(key), _SPAN)))
-        known = self._charged
-        return [known[key] for key in keys]
+    def key(self, key: int) -> _Told:
+        """A charge by number of terms and of rule."""
+        if key not in self._keys:
+            self._keys[key] = self._tell(*divmod(key, _SPAN))
+        return self._keys[key]
 
-    def _source(self, number: int, rule_number: int) -> Source:
+    def _tell(self, number: int, rule_number: int) -> _Told:
         rule = _RULES[rule_number]
-        if number == OWN:
-            return Source(text=balances.source_of(rule, terms=balances.OWN_TERMS), rule=rule.value)
-        terms = self._terms[number - 1]
-        code = {
-            domain.Rule.INTEREST_SERIES: terms.interest_series,
-            domain.Rule.CORRECTION: terms.correction_series,
-        }.get(rule, "")
-        text = balances.source_of(rule, terms=terms.source, code=code)
-        return Source(text=text, rule=rule.value, series=code, terms_id=terms.id)
+        terms = self._terms[number - 1] if number != OWN else None
+        through, numerator, denominator, code = self._date, 0, domain.RATE_UNIT, ""
+        if rule in _FIXED:
+            numerator = denominator = 1
+        elif terms is None:
+            if rule is domain.Rule.INTEREST_30:
+                denominator = domain.RATE_UNIT * domain.MONTH_DAYS
+        elif rule is domain.Rule.INTEREST_SERIES:
+            code, denominator, through = (
+                terms.interest_series,
+                terms.rate_denominator,
+                min(through, terms.rate_last_day),
+            )
+        elif rule is domain.Rule.CORRECTION:
+            code, through = terms.correction_series, min(through, terms.index_last_day)
+        elif rule in _INTEREST:
+            denominator = terms.interest_denominator
+        elif rule in _RATES:
+            numerator = getattr(terms, _RATES[rule])
+        self.found.append(
+            Source(
+                text=balances.source_of(
+                    rule, terms=balances.OWN_TERMS if terms is None else terms.source, code=code
+                ),
+                rule=rule.value,
+                series=code,
+                terms_id=None if terms is None else terms.id,
+            )
+        )
+        days = (through - _EPOCH_DAY).days
+        return _Told(len(self.found) - 1, rule in _FIXED, numerator, denominator, days)
 
 
-def _posted(row: sa.Row[Any], sources: _Sources) -> Part:
+def _posted(row: sa.Row[Any], sources: _Sources, order: Sequence[int]) -> Part:
     text = balances.posted_source(row.rule)
     return Part(
         component=row.component,
-        titles=row.titles,
+        titles=[order[place] for place in row.titles],
         amounts=row.amounts,
         bases=row.bases if row.rule else (),
         numerators=row.numerators if row.rule else (),
