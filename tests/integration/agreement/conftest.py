@@ -32,6 +32,7 @@ from recupera.agreement.v1 import (
     mandate_service_pb2_grpc,
     offer_service_pb2_grpc,
     remittance_service_pb2_grpc,
+    terms_service_pb2_grpc,
 )
 from recupera.case.v1 import case_facts_pb2
 from servicekit import auth, clock, dates, db, ids
@@ -473,6 +474,7 @@ STUBS = (
     mandate_service_pb2_grpc.MandateServiceStub,
     offer_service_pb2_grpc.OfferServiceStub,
     remittance_service_pb2_grpc.RemittanceServiceStub,
+    terms_service_pb2_grpc.TermsServiceStub,
 )
 SCOPES = ("agreement.read", "agreement.write")
 

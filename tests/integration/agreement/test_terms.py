@@ -4,6 +4,7 @@ import datetime
 from collections import Counter
 
 import pytest
+from google.type import money_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from agreement_service.store import accounts as account_store
 from agreement_service.usecases import charges, moments, summary
 from agreement_service.usecases import creditors as creditor_cases
 from agreement_service.usecases import terms as term_cases
+from recupera.agreement.v1 import agreement_pb2, terms_pb2, terms_service_pb2
 from servicekit import dates, errors, ids
 from tests.integration.agreement.conftest import FRIDAY, Agency
 
@@ -573,3 +575,87 @@ def test_explaining_many_refuses_what_it_does_not_know(agency):
                 date=FRIDAY,
                 creditor=ids.new(),
             )
+
+
+@pytest.mark.feature("S1-17")
+@pytest.mark.feature("S5-09")
+def test_terms_over_the_wire(agency, api):
+    admin = ("agreement.read", "agreement.write", "agreement.admin")
+    sent = terms_pb2.ChargeTerms(
+        creditor_id=str(agency.creditor_id),
+        currency="BRL",
+        consumer=True,
+        valid_from=dates.to_proto(datetime.date(2024, 1, 1)),
+        penalty_rate_e4=20_000,
+        interest_series="LEGAL_BR",
+        source="clause 9",
+    )
+    request = terms_service_pb2.SetChargeTermsRequest(
+        parent=api.name, charge_terms=sent, request_id=str(ids.new())
+    )
+    assert api.refused("SetChargeTerms", request)[0] == "PERMISSION_DENIED"
+    made = api("SetChargeTerms", request, scopes=admin)
+    assert api("SetChargeTerms", request, scopes=admin) == made
+    assert api("GetChargeTerms", terms_service_pb2.GetChargeTermsRequest(name=made.name)) == made
+    listed = api("ListChargeTerms", terms_service_pb2.ListChargeTermsRequest(parent=api.name))
+    assert list(listed.charge_terms) == [made]
+    request.charge_terms.penalty_rate_e4 = 20_001
+    request.request_id = str(ids.new())
+    refused = api.refused("SetChargeTerms", request, scopes=admin)
+    assert refused == ("INVALID_ARGUMENT", "CHARGE_ABOVE_LEGAL_LIMIT")
+
+    (placed,) = agency.place(
+        (datetime.date(2026, 3, 2), 100_000), natural_person=True, penalty_e4=None, monthly_e4=None
+    )
+    series_name = f"{api.name}/series/LEGAL_BR"
+    request = terms_service_pb2.ImportSeriesRequest(
+        name=series_name, content=MADE_UP["LEGAL_BR"].encode(), source="made up", request_id=str(ids.new())
+    )
+    found = api("ImportSeries", request, scopes=admin)
+    assert len(found.values) == 20
+    assert api("GetSeries", terms_service_pb2.GetSeriesRequest(name=series_name)) == found
+    unknown = terms_service_pb2.GetSeriesRequest(name=f"{api.name}/series/X")
+    assert api.refused("GetSeries", unknown) == ("NOT_FOUND", "SERIES_UNKNOWN")
+
+    title = f"{api.name}/titles/{placed.title_id}"
+    one = api("ExplainTitle", terms_service_pb2.ExplainTitleRequest(name=title))
+    line = next(line for line in one.balance.lines if line.series)
+    assert (line.series, line.terms, line.days) == ("LEGAL_BR", made.name, 29)
+    assert "Lei 14.905/2024" in line.source
+    assert (one.terms, one.HasField("penalty_rate_e4")) == (made.name, False)
+    many = api(
+        "ExplainTitles",
+        terms_service_pb2.ExplainTitlesRequest(parent=api.name, title_ids=[str(placed.title_id)]),
+    )
+    total = sum(sum(part.amount_minor) for part in many.lines)
+    assert total == one.open.units * 100 + one.open.nanos // 10_000_000
+
+    edited = api(
+        "EditTitleTerms",
+        terms_service_pb2.EditTitleTermsRequest(
+            parent=api.name,
+            title_ids=[str(placed.title_id)],
+            monthly_interest_rate_e4=0,
+            reason="agreed",
+            request_id=str(ids.new()),
+        ),
+    )
+    assert [one.component for one in edited.titles[0].balance.lines] == [
+        agreement_pb2.BalanceLine.COMPONENT_PRINCIPAL,
+        agreement_pb2.BalanceLine.COMPONENT_PENALTY,
+    ]
+    cost = api(
+        "AddExpense",
+        terms_service_pb2.AddExpenseRequest(
+            name=title,
+            amount=money_pb2.Money(currency_code="BRL", units=15),
+            component=agreement_pb2.BalanceLine.COMPONENT_COSTS,
+            reason="notary",
+            request_id=str(ids.new()),
+        ),
+    )
+    assert cost.open.units == 1_035
+    waiver = terms_service_pb2.WaiveChargesRequest(
+        name=title, component=agreement_pb2.BalanceLine.COMPONENT_COSTS, reason="x", request_id=str(ids.new())
+    )
+    assert api.refused("WaiveCharges", waiver) == ("FAILED_PRECONDITION", "APPROVAL_REQUESTED")
