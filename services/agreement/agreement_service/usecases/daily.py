@@ -7,6 +7,7 @@ from agreement_service import providers
 from agreement_service.domain import accounts
 from agreement_service.store import accounts as account_store
 from agreement_service.store import daily as store
+from agreement_service.store import instruments as instrument_store
 from agreement_service.store import promises as promise_store
 from agreement_service.usecases import books, facts, instruments, life, moments, promises
 from servicekit import db
@@ -30,14 +31,18 @@ def run(
     """
     expiring = store.expired(tx, agency, partition=partition, date=date)
     moving = store.moving(tx, agency, partition=partition, date=date)
+    waiting = promise_store.due_cases(tx, agency, partition=partition, date=date)
+    ending = instrument_store.expiring(tx, agency, partition=partition, date=date)
+    touched = store.cases(tx, agency, expiring | moving) if expiring or moving else set()
+    if touched := {*touched, *waiting, *ending}:
+        # all at once: partitions that share an agreement's cases would wait for each other otherwise
+        account_store.lock(tx, agency, touched)
     if expiring or moving:
-        account_store.lock(tx, agency, store.cases(tx, agency, expiring | moving))
         _expire(tx, agency, store.expire(tx, agency, expiring, date=date), moment=moment)
         _move(tx, agency, moving, date=date, moment=moment, bank=bank)
-    if waiting := promise_store.due_cases(tx, agency, partition=partition, date=date):
-        account_store.lock(tx, agency, waiting)
+    if waiting:
         promises.judge(tx, agency, waiting, moment=moment)
-    instruments.expire(tx, agency, partition=partition, date=date, moment=moment)
+    instruments.expire(tx, agency, ending, date=date, moment=moment)
     facts.day_done(tx, moment, date=date, partition=partition)
 
 

@@ -217,12 +217,15 @@ def withdraw(
 
 
 def expire(
-    tx: db.Transaction, agency: uuid.UUID, *, partition: int, date: datetime.date, moment: moments.Moment
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    case_ids: Collection[uuid.UUID],
+    *,
+    date: datetime.date,
+    moment: moments.Moment,
 ) -> None:
-    """End what can be paid no more on `date`; again it changes nothing. Part of the day's run of a partition."""
-    case_ids = store.expiring(tx, agency, partition=partition, date=date)
+    """End what can be paid no more on `date` of cases that are locked; again it changes nothing. A part of the day."""
     if case_ids:
-        db.lock_anchors(tx, account_store.ANCHORS, agency, sorted(case_ids))
         _publish(tx, moment, store.expire(tx, agency, case_ids, date=date))
 
 
