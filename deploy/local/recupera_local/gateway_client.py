@@ -55,6 +55,9 @@ class Gateway:
     def post(self, path: str, body: dict[str, Any] | None = None, **query: Any) -> dict[str, Any]:
         return self._call("POST", path, json=body or {}, params=query)
 
+    def patch(self, path: str, body: dict[str, Any], **query: Any) -> dict[str, Any]:
+        return self._call("PATCH", path, json=body, params=query)
+
     def upload(self, *, path: Path, kind: str, **query: Any) -> dict[str, Any]:
         """Upload a file as the body of a POST, streamed; `kind` is PORTFOLIO or PAYMENTS."""
         return self._call(
@@ -70,6 +73,10 @@ class Gateway:
             headers={"content-type": "text/csv", "content-length": str(path.stat().st_size)},
         )
 
+    def download(self, path: str, **query: Any) -> bytes:
+        """A document: the bytes of the answer as they are."""
+        return self._answer("GET", path, params=query).content
+
     def pages(self, path: str, field: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Every item of a paged list."""
         page_token = ""
@@ -81,17 +88,22 @@ class Gateway:
                 return
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        answer = self._answer(method, path, **arguments).json()
+        assert isinstance(answer, dict)
+        return answer
+
+    def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         end = time.monotonic() + self._patience
         while True:
             try:
-                return self._call_once(method, path, **arguments)
+                return self._answer_once(method, path, **arguments)
             except (httpx.TransportError, CallRefused) as error:
                 passing = isinstance(error, httpx.TransportError) or error.status in _NOBODY_THERE
                 if not passing or time.monotonic() > end:
                     raise
                 time.sleep(0.2)
 
-    def _call_once(
+    def _answer_once(
         self,
         method: str,
         path: str,
@@ -99,7 +111,7 @@ class Gateway:
         file: Path | None = None,
         headers: dict[str, str] | None = None,
         **arguments: Any,
-    ) -> dict[str, Any]:
+    ) -> httpx.Response:
         url = f"/v1/{path}" if path.startswith("agencies/") else f"/v1/{self.parent}/{path}"
         headers = {"authorization": f"Bearer {self._token()}", **(headers or {})}
         if file is None:
@@ -110,9 +122,7 @@ class Gateway:
                     method, url, headers=headers, content=_pieces(body.read), **arguments
                 )
         if response.status_code == 200:
-            answer = response.json()
-            assert isinstance(answer, dict)
-            return answer
+            return response
         try:
             status = response.json()
         except ValueError:
