@@ -260,6 +260,32 @@ def test_unmatching_a_payment_from_before_an_agreement(agency, desk):
     assert agency.check_money().sums[0].unidentified == 50_000
 
 
+@pytest.mark.parametrize("fulfilled", [False, True])
+def test_a_reversal_behind_an_epoch_opens_the_instalment_of_an_agreement_that_goes_on(
+    agency, desk, fulfilled
+):
+    """The epoch ended for another title's sake: the agreement is not over, its instalment is owed again."""
+    (placed,) = agency.place((TUESDAY, 100_000))
+    terms = plans.Terms(instalments=2, first_due_date=MONTH, annual_rate_e4=240_000)
+    agreement_id = agency.agree(placed.case_id, terms=terms)
+    first, second = agency.instalments(agreement_id)
+    payment = agency.pay(first.amount_minor, title_reference=placed.reference)
+    if fulfilled:
+        agency.pay(second.amount_minor, title_reference=placed.reference)
+        assert agency.agreement(agreement_id).state == "FULFILLED"
+    (other,) = agency.place((TUESDAY, 7_000), case_id=placed.case_id, contract="CT-1")
+    desk.write_off(other.case_id, other.title_id)
+    agency.reverse(payment)
+    agreement = agency.agreement(agreement_id)
+    assert (agreement.state, agreement.paid_minor) == ("ACTIVE", second.amount_minor if fulfilled else 0)
+    row = agency.instalments(agreement_id)[0]
+    assert (row.state, row.open_minor) == ("SCHEDULED", first.amount_minor)
+    assert agency.title(placed).state == "IN_AGREEMENT"
+    agency.check_money()
+    agency.pay(agreement.total_minor - agreement.paid_minor, title_reference=placed.reference)
+    assert agency.agreement(agreement_id).state == "FULFILLED"
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_later_payments_apply_anew_when_one_is_unmatched(agency, desk, count):
     (placed,) = agency.place((TUESDAY, 100_000))

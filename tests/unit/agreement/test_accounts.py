@@ -405,11 +405,7 @@ class Money(RuleBasedStateMachine):
         gone = self.behind.pop(which % len(self.behind))
         self.gone.append(gone)
         oldest = {row.instalment_id: self.account.titles[0].title_id for row in self.account.ended}
-        current = self.account.agreement
-        in_force = (
-            [current.agreement_id] if current is not None and current.state in accounts.IN_FORCE else []
-        )
-        self.account.reverse_behind(gone, oldest=oldest, in_force=in_force, date=TODAY)
+        self.account.reverse_behind(gone, oldest=oldest, in_force=[], date=TODAY)
 
     @precondition(
         lambda self: self.account.agreement is None or self.account.agreement.state not in accounts.IN_FORCE

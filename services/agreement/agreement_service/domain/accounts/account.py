@@ -176,19 +176,26 @@ class Account:
     ) -> None:
         """Take back a payment of an earlier epoch: only its cash, nothing is counted again.
 
-        Plan interest it had paid becomes interest of the oldest title of that agreement (`oldest`, by instalment): the
-        agreement is over. A withdrawn title gives what comes back to the creditor at once. `in_force` are the
-        agreements that go on.
+        Of an agreement that is over, plan interest it had paid becomes interest of its oldest title (`oldest`, by
+        instalment). Where the account's own agreement goes on (the epoch ended for another reason), its instalments are
+        open again, and a fulfilled one is active again. A withdrawn title gives what comes back to the creditor at
+        once. `in_force` are the agreements that go on.
         """
         entries: list[Entry] = []
+        living = self.agreement.agreement_id if self.agreement is not None else None
+        if self.agreement is not None and self.agreement.state is AgreementState.FULFILLED:
+            for item in self.agreed:
+                self.title(item.title_id).agreement_id = living
         for entry in reversed(payment.entries):
             if entry.kind is not Kind.RECEIVED:
                 continue
             entries.append(entry.contra())
             if entry.component is Component.PLAN_INTEREST:
                 assert entry.instalment_id is not None
-                title = self.title(oldest[entry.instalment_id])
                 instalment = self._instalments[entry.instalment_id]
+                if instalment.agreement_id == living:
+                    continue
+                title = self.title(oldest[entry.instalment_id])
                 entries.append(instalment.entry(entry.case_id, Kind.CHARGED, -entry.amount_minor))
                 entries.append(title.entry(Component.INTEREST, Kind.CHARGED, entry.amount_minor))
         self.post(entries)
@@ -199,9 +206,10 @@ class Account:
         for title in self.titles:
             if title.withdrawn_minor:
                 self.postings += [Posting(entry, date) for entry in title.close(Kind.WITHDRAWN)]
-            if title.open_minor and title.agreement_id is not None and title.agreement_id not in in_force:
+            going_on = title.agreement_id is None or title.agreement_id == living or title.agreement_id in in_force
+            if title.open_minor and not going_on:
                 self._release(title, date)
-            title.settle_state()
+        self._settle_states(date)
         self._take_back(payment, becomes)
 
     def withdraw(self, title_ids: Iterable[uuid.UUID], *, date: datetime.date) -> None:

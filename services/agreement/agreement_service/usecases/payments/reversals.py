@@ -225,8 +225,17 @@ def _behind(
     also = {entry.title_id for entry in entries if entry.title_id is not None} | {
         item.title_id for items in (*agreed.values(), *originals.values()) for item in items
     }
+    bound = account_store.agreements(
+        tx, agency, {case.agreement_id for case in cases.values() if case.agreement_id is not None}
+    )
+    going_on = (*accounts.IN_FORCE, accounts.AgreementState.FULFILLED)
+    living = next((one for key, one in bound.items() if key in over and one.state in going_on), None)
+    key = living.agreement_id if living is not None else None
     account = accounts.Account(
         titles=account_store.titles(tx, agency, cases, also=also),
+        agreement=living,
+        instalments=instalments.pop(key) if key is not None else [],
+        agreed=agreed[key] if key is not None else [],
         ended=[one for rows in instalments.values() for one in rows],
     )
     by_id = {title.title_id: title for title in account.titles}
@@ -250,13 +259,10 @@ def _behind(
         applied={payment.id: applied},
     )
     opened.remember()
-    current = account_store.agreements(
-        tx, agency, {case.agreement_id for case in cases.values() if case.agreement_id is not None}
-    )
     account.reverse_behind(
         applied,
         oldest=oldest,
-        in_force=[key for key, one in current.items() if one.state in accounts.IN_FORCE],
+        in_force=[key for key, one in bound.items() if one.state in accounts.IN_FORCE],
         date=moment.business_date,
         becomes=becomes,
     )
