@@ -263,6 +263,8 @@ def test_with_an_acquirer_the_debt_is_settled_and_only_his_payment_pays_his_titl
     his = agency.pay(new[0].principal_minor, title_reference=new[0].reference)
     assert agency.payment(his).allocated_minor == new[0].principal_minor
     assert [one.state for one in made_titles(agency, agreement_id)] == ["PAID", "OPEN", "OPEN"]
+    later = agency.summary(datetime.date(2027, 6, 1)).sums[0]
+    assert later.open == sum(one.principal_minor for one in new[1:])
     told = {
         bytes(title_id)
         for fact in published(agency, "titles_changed")

@@ -61,7 +61,7 @@ ACCRUED = f"""
     LEFT JOIN LATERAL ({_looked_up("index", "coalesce(titles.corrected_through, titles.due_date)")})
         AS index_before ON true
     CROSS JOIN LATERAL (
-        SELECT titles.agreement_id IS NULL AND titles.open_principal_minor > 0
+        SELECT titles.agreement_id IS NULL AND titles.acquirer = '' AND titles.open_principal_minor > 0
             AND :date > titles.payable_until + coalesce(terms.grace_days, 0) AS late
     ) AS title_state
     CROSS JOIN LATERAL (
