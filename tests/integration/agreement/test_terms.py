@@ -236,10 +236,10 @@ def test_sql_counts_as_the_domain_does(agency, world):
     one.creditor_id = ids.new()
     for code in MADE_UP:
         publish(one, code)
+    placed = one.place((START, 1))  # a creditor is known from its first title on
     if terms_first:
         for content in set_terms:
             put(one, **content)
-    placed = []
     for case in cases:
         currency, consumer = case["kind"]
         placed += one.place(
@@ -278,8 +278,8 @@ def test_sql_counts_as_the_domain_does(agency, world):
 @pytest.mark.feature("S1-17")
 def test_every_charge_can_be_counted_again_from_its_line(agency):
     publish(agency, "IPCA")
-    put(agency, creditor=True, correction_series="IPCA", expenses_minor=700, fees_rate_e4=100_000)
     (placed,) = agency.place((datetime.date(2026, 1, 20), 123_457))
+    put(agency, creditor=True, correction_series="IPCA", expenses_minor=700, fees_rate_e4=100_000)
     agency.pay(20_000, title_reference=placed.reference, value_date=datetime.date(2026, 3, 10))
     found = explain(agency, placed, FRIDAY).explained
     kinds = Counter(line.component for line in found.lines)
@@ -581,6 +581,7 @@ def test_explaining_many_refuses_what_it_does_not_know(agency):
 @pytest.mark.feature("S5-09")
 def test_terms_over_the_wire(agency, api):
     admin = ("agreement.read", "agreement.write", "agreement.admin")
+    agency.place((START, 1))
     sent = terms_pb2.ChargeTerms(
         creditor_id=str(agency.creditor_id),
         currency="BRL",

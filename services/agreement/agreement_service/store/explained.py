@@ -256,14 +256,14 @@ def _charged(name: str, found: sa.RowMapping, sources: "_Sources") -> Part:
         denominators=columns.get("denominators") or [one.denominator for one in told],
         from_days=since,
         through_days=through,
-        sources=[one.index for one in told],
+        sources=[one.source for one in told],
     )
 
 
 class _Told(NamedTuple):
     """What a number of terms and of rule says of its lines. `numerator` 0: each line has its own."""
 
-    index: int
+    source: int
     fixed: bool
     numerator: int
     denominator: int
