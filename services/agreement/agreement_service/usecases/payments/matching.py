@@ -184,6 +184,7 @@ def wait(
 
 
 def references_of(payment: store.Payment) -> rules.References:
+    """What a payment says about what it pays."""
     return rules.References(
         creditor_reference=payment.creditor_reference,
         currency=payment.currency,
@@ -195,11 +196,13 @@ def references_of(payment: store.Payment) -> rules.References:
 
 
 def check_version(found: int, wanted: int | None) -> None:
+    """Raise VersionMismatch unless nobody asked or it is the version asked for."""
     if wanted is not None and found != wanted:
         raise errors.VersionMismatch("the payment changed since it was read", etag=found)
 
 
 def get(tx: db.Transaction, agency: uuid.UUID, payment_id: uuid.UUID) -> store.Payment:
+    """One payment, not locked. Raises ResourceNotFound."""
     payment = store.get(tx, agency, [payment_id]).get(payment_id)
     if payment is None:
         raise errors.ResourceNotFound("no such payment", payment=payment_id)
