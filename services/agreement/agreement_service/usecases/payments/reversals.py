@@ -235,7 +235,7 @@ def _behind(
         titles=account_store.titles(tx, agency, cases, also=also),
         agreement=living,
         instalments=instalments.pop(key) if key is not None else [],
-        agreed=agreed[key] if key is not None else [],
+        agreed=agreed.get(key, []) if key is not None else [],
         ended=[one for rows in instalments.values() for one in rows],
     )
     by_id = {title.title_id: title for title in account.titles}
