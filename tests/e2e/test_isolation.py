@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import json
 import re
 import uuid
@@ -196,6 +197,7 @@ def tries(two: Two, whole: whole.Whole) -> dict[str, list[Try]]:
         "AgreementService/ListPayments": [Try(own, OWN)],
         "AgreementService/SummarizeMoney": [Try(own, OWN)],
         "AgreementService/RollBackTitles": [Try({**own, "batchId": raw(other.batch)}, EMPTY)],
+        **money_tries(two, terms),
         "DialerService/CreateCampaign": [Try({**own, "campaign": {"displayName": "isolation"}}, OWN)],
         "DialerService/GetCampaign": [Try({"name": moved(other.campaign)}, NOT_FOUND)],
         "DialerService/ListCampaigns": [Try(own, OWN)],
@@ -272,6 +274,311 @@ def tries(two: Two, whole: whole.Whole) -> dict[str, list[Try]]:
         ],
         "NotifyService/ListSuppressions": [Try(own, OWN)],
         "NotifyService/SummarizeMessages": [Try(own, OWN)],
+    }
+
+
+def money_tries(two: Two, terms: Mapping[str, Any]) -> dict[str, list[Try]]:
+    """For every RPC about agreements and money beyond the first ones."""
+    ours, other = two.ours, two.other
+    own = {"parent": ours.parent}
+    theirs = {
+        kind: ours.parent + name.removeprefix(other.parent)
+        for kind, name in {
+            **other.money,
+            "case": other.case["name"],
+            "agreement": other.agreement,
+            "payment": other.payment,
+            "unidentified": other.unidentified,
+        }.items()
+    }
+    ids = {kind: name.rsplit("/", 1)[1] for kind, name in theirs.items()}
+    own_case_id = ours.spare.rsplit("/", 1)[1]
+    day, later = gc.date_json(two_agencies.DAY), gc.date_json(two_agencies.DAY + datetime.timedelta(days=9))
+    amount = gc.money_json(100, "BRL")
+    reason = {"reason": "x"}
+
+    def named(kind: str, outcome: str = NOT_FOUND, **fields: Any) -> list[Try]:
+        return [Try({"name": theirs[kind], **fields}, outcome)]
+
+    def listed(**fields: Any) -> list[Try]:
+        return [Try({**own, **fields}, EMPTY), Try(own, OWN)]
+
+    return {
+        "AgreementService/ReportPayment": [
+            Try({**own, "caseId": ids["case"], "means": "PIX", "valueDate": day, "amount": amount}, NOT_FOUND)
+        ],
+        "AgreementService/GetPaymentProof": named("payment"),
+        "AgreementService/ConfirmPayment": named("payment"),
+        "AgreementService/AnnulPayment": named("payment", **reason),
+        "AgreementService/UnmatchPayment": named("payment"),
+        "AgreementService/RefundPayment": named("payment", amount=amount, **reason),
+        "AgreementService/ApplyCredit": [
+            *named("payment", caseId=own_case_id),
+            Try({"name": ours.payment, "caseId": ids["case"]}, NOT_FOUND),
+        ],
+        "AgreementService/RecalculateProposal": named("agreement"),
+        "AgreementService/CreateDraft": [
+            Try({**own, "draft": {"request": {**own, "caseIds": [ids["case"]], **terms}}}, NOT_FOUND)
+        ],
+        "AgreementService/GetDraft": named("draft"),
+        "AgreementService/ListDrafts": [Try(own, OWN)],
+        "AgreementService/UpdateDraft": [
+            Try(
+                {"draft": {"name": theirs["draft"], "request": {**own, "caseIds": [own_case_id], **terms}}},
+                NOT_FOUND,
+            )
+        ],
+        "AgreementService/DeleteDraft": named("draft"),
+        "AgreementService/ChangeDueDates": [
+            Try(
+                {**own, "caseIds": [ids["case"]], "titles": [theirs["title"]], "dueDate": later, **reason},
+                NOT_FOUND,
+            )
+        ],
+        "AgreementService/UploadSignedDocument": named(
+            "agreement", content=base64.b64encode(b"%PDF-1.7 x").decode()
+        ),
+        "AgreementService/DownloadSignedDocument": named("agreement"),
+        "AgreementService/EraseSignedDocument": named("agreement", **reason),
+        "AgreementService/ReinstateAgreement": named("agreement", **reason),
+        "AgreementService/GetTitleLineage": named("title"),
+        "AgreementService/ListPromises": listed(caseId=ids["case"]),
+        "ApprovalService/GetApproval": named("approval"),
+        "ApprovalService/ListApprovals": listed(caseId=ids["case"]),
+        "ApprovalService/DecideApproval": named("approval", decision="DECISION_REJECT", **reason),
+        "ApprovalService/WithdrawApproval": named("approval", **reason),
+        "InstrumentService/GetInstrument": named("instrument"),
+        "InstrumentService/ListInstruments": listed(caseId=ids["case"]),
+        "InstrumentService/IssueInstruments": [
+            Try({**own, "caseId": ids["case"], "titles": [theirs["title"]]}, NOT_FOUND)
+        ],
+        "InstrumentService/CancelInstrument": named("instrument"),
+        "InstrumentService/ReissueInstrument": named("instrument"),
+        "InstrumentService/RenderInstrument": named("instrument"),
+        "InstrumentService/CreateCollectionAccount": [
+            Try(
+                {
+                    **own,
+                    "collectionAccount": {
+                        "creditorId": ids["creditor"],
+                        "description": "isolation",
+                        "beneficiaryName": "X",
+                        "pixKey": "123e4567-e12b-12d1-a456-426655440000",
+                        "pixName": "X",
+                        "pixCity": "X",
+                        "active": True,
+                    },
+                },
+                NOT_FOUND,
+            )
+        ],
+        "InstrumentService/GetCollectionAccount": named("account"),
+        "InstrumentService/ListCollectionAccounts": listed(creditorId=ids["creditor"]),
+        "InstrumentService/UpdateCollectionAccount": [
+            Try(
+                {
+                    "collectionAccount": {"name": theirs["account"], "description": "x"},
+                    "updateMask": "description",
+                },
+                NOT_FOUND,
+            )
+        ],
+        "InstrumentService/GetMinuteTemplate": [
+            Try({"name": f"{theirs['creditor']}/minuteTemplates/pt-BR"}, NOT_FOUND)
+        ],
+        "InstrumentService/UpdateMinuteTemplate": [
+            Try(
+                {"minuteTemplate": {"name": f"{theirs['creditor']}/minuteTemplates/pt-BR", "text": "x"}},
+                NOT_FOUND,
+            )
+        ],
+        "InstrumentService/RenderMinute": [Try({"parent": theirs["agreement"]}, NOT_FOUND)],
+        "InstrumentService/GetMinute": named("minute"),
+        "InstrumentService/ListMinutes": [Try({"parent": theirs["agreement"]}, NOT_FOUND)],
+        "InstrumentService/DownloadMinute": named("minute"),
+        "LedgerService/GetWaterfall": [Try({"name": f"{theirs['creditor']}/waterfall"}, NOT_FOUND)],
+        "LedgerService/UpdateWaterfall": [
+            Try(
+                {
+                    "name": f"{theirs['creditor']}/waterfall",
+                    "validFrom": later,
+                    "components": [
+                        f"COMPONENT_{name}"
+                        for name in ("FEES", "COSTS", "PENALTY", "INTEREST", "CORRECTION", "PRINCIPAL")
+                    ],
+                },
+                NOT_FOUND,
+            )
+        ],
+        "LedgerService/GetTrialBalance": listed(caseId=ids["case"]),
+        "LedgerService/ListPostings": listed(caseId=ids["case"]),
+        "LedgerService/WriteOffTitles": [
+            Try({**own, "caseId": ids["case"], "type": "WRITE_OFF_TYPE_LOSS", **reason}, NOT_FOUND)
+        ],
+        "LedgerService/UndoWriteOff": [Try({**own, "caseId": ids["case"], **reason}, NOT_FOUND)],
+        "MandateService/GetEuroAccount": [Try({"name": f"{theirs['euro_creditor']}/euroAccount"}, NOT_FOUND)],
+        "MandateService/UpdateEuroAccount": [
+            Try(
+                {
+                    "euroAccount": {
+                        "name": f"{theirs['euro_creditor']}/euroAccount",
+                        "holderName": "X",
+                        "iban": "PT50000201231234567890154",
+                        "multibancoEntity": "90150",
+                    }
+                },
+                NOT_FOUND,
+            )
+        ],
+        "MandateService/CreateMandate": [
+            Try(
+                {
+                    **own,
+                    "caseId": ids["case"],
+                    "reference": "ISOLATION",
+                    "signatureDate": day,
+                    "iban": "PT50000201231234567890154",
+                },
+                NOT_FOUND,
+            )
+        ],
+        "MandateService/GetMandate": named("mandate"),
+        "MandateService/ListMandates": [Try(own, OWN)],
+        "MandateService/CancelMandate": named("mandate"),
+        "MandateService/CreateCollectionFile": [
+            Try({**own, "creditorId": ids["euro_creditor"], "dueThrough": later}, NOT_FOUND)
+        ],
+        "MandateService/GetCollectionFile": [
+            Try({"name": f"{ours.parent}/collectionFiles/{ids['minute']}"}, NOT_FOUND)
+        ],
+        "MandateService/ListCollectionFiles": [Try(own, OWN)],
+        "MandateService/DownloadCollectionFile": [
+            Try({"name": f"{ours.parent}/collectionFiles/{ids['minute']}"}, NOT_FOUND)
+        ],
+        "MandateService/ListDirectDebits": [Try(own, OWN)],
+        "MandateService/RecordReturn": [
+            Try({**own, "endToEndId": "ISOLATION", "reasonCode": "AM04"}, NOT_FOUND)
+        ],
+        "OfferService/GetCreditorSettings": [Try({"name": f"{theirs['creditor']}/settings"}, NOT_FOUND)],
+        "OfferService/UpdateCreditorSettings": [
+            Try(
+                {
+                    "settings": {"name": f"{theirs['creditor']}/settings", "brokenDays": 9},
+                    "updateMask": "brokenDays",
+                },
+                NOT_FOUND,
+            )
+        ],
+        "OfferService/SetLimit": [
+            Try(
+                {
+                    **own,
+                    "limit": {"kind": "KIND_INSTALMENTS", "creditor": theirs["creditor"], "maximum": "3"},
+                },
+                NOT_FOUND,
+            )
+        ],
+        "OfferService/DeleteLimit": named("limit"),
+        "OfferService/ListLimits": [Try(own, OWN)],
+        "OfferService/ExplainLimits": named("creditor"),
+        "OfferService/CreatePaymentCondition": [
+            Try(
+                {
+                    **own,
+                    "condition": {
+                        "creditor": theirs["creditor"],
+                        "description": "isolation",
+                        "currency": "BRL",
+                        "daysToFirst": 1,
+                        "chargeMeans": "BOLETO",
+                        "options": [{"number": 1, "instalments": 1}],
+                    },
+                },
+                NOT_FOUND,
+            )
+        ],
+        "OfferService/UpdatePaymentCondition": [
+            Try(
+                {
+                    "condition": {"name": theirs["condition"], "description": "x"},
+                    "updateMask": "description",
+                },
+                NOT_FOUND,
+            )
+        ],
+        "OfferService/DeletePaymentCondition": named("condition"),
+        "OfferService/GetPaymentCondition": named("condition"),
+        "OfferService/ListPaymentConditions": [Try(own, OWN)],
+        "OfferService/ListOffers": [Try({**own, "caseIds": [ids["case"]]}, NOT_FOUND)],
+        "OfferService/CreateAgreementCategory": [Try({**own, "category": {"title": "isolation"}}, OWN)],
+        "OfferService/UpdateAgreementCategory": [
+            Try({"category": {"name": theirs["category"], "title": "x"}, "updateMask": "title"}, NOT_FOUND)
+        ],
+        "OfferService/ListAgreementCategories": [Try(own, OWN)],
+        "RemittanceService/CreateCommissionContract": [
+            Try(
+                {
+                    **own,
+                    "contract": {
+                        "creditorReference": other.case["creditorReference"],
+                        "currency": "BRL",
+                        "validFrom": later,
+                        "bands": [{"principalRateE4": "1"}],
+                        "frequency": "FREQUENCY_DAY",
+                        "grouping": "GROUPING_GROUPED",
+                    },
+                },
+                OWN,
+            )
+        ],
+        "RemittanceService/ListCommissionContracts": [Try(own, OWN)],
+        "RemittanceService/CloseStatement": [
+            Try(
+                {**own, "creditorReference": "NOBODY", "currency": "BRL"},
+                NOT_FOUND,
+            )
+        ],
+        "RemittanceService/ApproveStatement": named("statement"),
+        "RemittanceService/MarkStatementPaid": named("statement", bankReference="x"),
+        "RemittanceService/GetStatement": named("statement"),
+        "RemittanceService/ListStatements": [Try(own, OWN)],
+        "RemittanceService/ListStatementLines": [Try({"parent": theirs["statement"]}, NOT_FOUND)],
+        "RemittanceService/ExportStatement": named("statement", format="FORMAT_CSV"),
+        "TermsService/SetChargeTerms": [
+            Try(
+                {
+                    **own,
+                    "chargeTerms": {
+                        "creditorId": ids["creditor"],
+                        "currency": "BRL",
+                        "validFrom": later,
+                        "penaltyRateE4": "10000",
+                        "source": "isolation",
+                    },
+                },
+                NOT_FOUND,
+            )
+        ],
+        "TermsService/GetChargeTerms": named("terms"),
+        "TermsService/ListChargeTerms": listed(creditorId=ids["creditor"]),
+        "TermsService/ImportSeries": [
+            Try(
+                {
+                    "name": f"{ours.parent}/series/IPCA",
+                    "content": base64.b64encode(b"month;value\n2026-09;0,50\n").decode(),
+                    "source": "isolation",
+                },
+                OWN,
+            )
+        ],
+        "TermsService/GetSeries": [Try({"name": f"{ours.parent}/series/IPCA"}, OWN)],
+        "TermsService/ExplainTitles": [Try({**own, "titleIds": [ids["title"]]}, NOT_FOUND)],
+        "TermsService/ExplainTitle": named("title"),
+        "TermsService/EditTitleTerms": [
+            Try({**own, "titleIds": [ids["title"]], "penaltyRateE4": "10000", **reason}, NOT_FOUND)
+        ],
+        "TermsService/AddExpense": named("title", amount=amount, component="COMPONENT_COSTS", **reason),
+        "TermsService/WaiveCharges": named("title", component="COMPONENT_PENALTY", **reason),
     }
 
 

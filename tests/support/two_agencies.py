@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+import pytest
 
 from recupera_local import agencies, examples
 from recupera_local import gateway_client as gc
@@ -45,6 +47,7 @@ class Agency:
     agreement: str
     payment: str
     unidentified: str
+    money: Mapping[str, str]
 
     @property
     def parent(self) -> str:
@@ -150,4 +153,117 @@ def worked(running: whole.Whole, key: str, folder: Path) -> Agency:
         agreement=agreement["name"],
         payment=payment["name"],
         unidentified=stray["name"],
+        money=_money(gateway, spare=spare, paid=case, agreement=agreement["name"], cases=cases),
     )
+
+
+def _money(
+    gateway: gc.Gateway,
+    *,
+    spare: Mapping[str, Any],
+    paid: Mapping[str, Any],
+    agreement: str,
+    cases: Sequence[Mapping[str, Any]],
+) -> Mapping[str, str]:
+    """One resource of each kind of the agreement service, by kind; those of a creditor are of the spare case's."""
+    parent, creditor = gateway.parent, spare["creditor"]
+    creditor_id, case_id = creditor.rsplit("/", 1)[1], spare["name"].rsplit("/", 1)[1]
+    tomorrow = gc.date_json(DAY + datetime.timedelta(days=1))
+
+    def made(path: str, body: dict[str, Any]) -> str:
+        return str(gateway.post(path, body, requestId=f"e2e {path[-60:]} {case_id}")["name"])
+
+    def found_or_made(path: str, body: dict[str, Any], **query: Any) -> str:
+        known = next((one for one in gateway.get(path, **query).values() if isinstance(one, list)), [])
+        return str(known[0]["name"]) if known else made(path, body)
+
+    reference = paid["creditorReference"]
+    with_terms = {"instalments": 3, "firstDueDate": tomorrow, "annualRateE4": "0"}
+    title = gateway.get("titles", caseId=case_id)["titles"][0]["name"]
+    euro = next(
+        case
+        for case in cases
+        if case["openPrincipal"]["currencyCode"] == "EUR" and case["state"] == "STATE_IN_COLLECTION"
+    )
+    euro_id = euro["name"].rsplit("/", 1)[1]
+    contract = {
+        "creditorReference": reference,
+        "currency": "BRL",
+        "validFrom": gc.date_json(DAY - datetime.timedelta(days=1)),
+        "bands": [{"principalRateE4": "100000", "chargesRateE4": "100000", "costsRateE4": "0"}],
+        "frequency": "FREQUENCY_DAY",
+        "grouping": "GROUPING_GROUPED",
+    }
+    mandate = {
+        "caseId": euro_id,
+        "reference": f"E2E {case_id[-12:]}",
+        "signatureDate": gc.date_json(DAY),
+        "iban": "PT50000201231234567890154",
+    }
+    gateway.patch(
+        f"{euro['creditor']}/euroAccount",
+        {
+            "holderName": "Credor SA",
+            "iban": "PT50000201231234567890154",
+            "schemeIdentifier": "PT73ZZZ123456",
+            "multibancoEntity": "90150",
+        },
+    )
+    found = {
+        "creditor": creditor,
+        "title": title,
+        "instrument": gateway.get("instruments")["instruments"][0]["name"],
+        "draft": made("drafts", {"request": {"parent": parent, "caseIds": [case_id], "terms": with_terms}}),
+        "limit": made("limits", {"kind": "KIND_INSTALMENTS", "role": "e2e", "minimum": "1", "maximum": "3"}),
+        "condition": made(
+            "paymentConditions",
+            {
+                "creditor": creditor,
+                "description": f"e2e {case_id}",
+                "active": True,
+                "currency": "BRL",
+                "daysToFirst": 3,
+                "chargeMeans": "BOLETO",
+                "options": [{"number": 1, "instalments": 2, "intervalDays": 30}],
+            },
+        ),
+        "category": made("agreementCategories", {"title": f"e2e {case_id}", "active": True}),
+        "account": made(
+            "collectionAccounts",
+            {
+                "creditorId": creditor_id,
+                "description": f"e2e {case_id}",
+                "beneficiaryName": "Recupera Cobrancas",
+                "pixKey": "123e4567-e12b-12d1-a456-426655440000",
+                "pixName": "Recupera Cobrancas",
+                "pixCity": "SAO PAULO",
+                "active": True,
+            },
+        ),
+        "terms": made(
+            "chargeTerms",
+            {
+                "creditorId": creditor_id,
+                "currency": "BRL",
+                "consumer": True,
+                "validFrom": tomorrow,
+                "penaltyRateE4": "20000",
+                "interestRateE4": "10000",
+                "interestUnit": "INTEREST_UNIT_MONTH",
+                "dayCount": "DAY_COUNT_THIRTY_DAY_MONTH",
+                "source": "e2e",
+            },
+        ),
+        "contract": found_or_made("commissionContracts", contract, creditorReference=reference),
+        "mandate": found_or_made("mandates", mandate, caseId=euro_id),
+        "minute": made(f"{agreement}/minutes", {}),
+        "euro_creditor": euro["creditor"],
+    }
+    closing = {"creditorReference": reference, "currency": "BRL", "periodEnd": gc.date_json(DAY)}
+    if not gateway.get("statements").get("statements"):
+        gateway.post("statements:close", closing)
+    found["statement"] = gateway.get("statements")["statements"][0]["name"]
+    with pytest.raises(gc.CallRefused, match="APPROVAL_REQUESTED") as refused:
+        gateway.post("titles:writeOff", {"caseId": case_id, "type": "WRITE_OFF_TYPE_LOSS", "reason": "e2e"})
+    asked = next(one["metadata"]["approval"] for one in refused.value.details if "metadata" in one)
+    return {**found, "approval": asked}

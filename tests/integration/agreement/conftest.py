@@ -205,6 +205,14 @@ class Agency:
         self.take(fact)
         return placed
 
+    def introduce(self, creditor_id: uuid.UUID | None = None) -> uuid.UUID:
+        """Make a creditor known without a title of its; the agency's own without one."""
+        found = creditor_id or self.creditor_id
+        with psycopg.connect(self.owner_url) as connection:
+            values = [self.agency, found, self.creditor if creditor_id is None else str(found)]
+            connection.execute("INSERT INTO creditors VALUES (%s, %s, %s)", values)
+        return found
+
     def title(self, placed: Placed) -> Any:
         """A title's row."""
         return self.rows("SELECT * FROM titles WHERE id = %s", placed.title_id)[0]

@@ -442,6 +442,7 @@ def set_limit(api, *, kind=offers_pb2.Limit.KIND_DUE_DATE_CHANGE, **fields):
 
 
 def test_limits_are_listed_explained_and_taken_away(api, agency):
+    agency.introduce()
     creditor = f"{api.name}/creditors/{agency.creditor_id}"
     one = set_limit(api, role="operator", maximum=10)
     assert set_limit(api, role="operator", maximum=20).name == one.name

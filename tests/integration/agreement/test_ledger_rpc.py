@@ -169,6 +169,7 @@ def test_write_off_and_undo(api, agency):
 
 
 def test_a_waterfall_is_read_and_set(api, agency):
+    agency.introduce()
     waterfall = f"{api.name}/creditors/{agency.creditor_id}/waterfall"
     found = api("GetWaterfall", ledger_service_pb2.GetWaterfallRequest(name=waterfall))
     legal = ["COSTS", "FEES", "PENALTY", "INTEREST", "CORRECTION", "PRINCIPAL"]

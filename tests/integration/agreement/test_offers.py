@@ -49,6 +49,12 @@ SET = creditors.CreditorSettings(
 )
 
 
+@pytest.fixture(autouse=True)
+def introduced(agency):
+    """The creditor is known."""
+    agency.introduce()
+
+
 def put(agency, new, *, only=(), version=None):
     with agency.tx() as tx:
         creditor_cases.update(
@@ -111,6 +117,15 @@ def test_wrong_settings_name_the_field(agency, field, value):
 def test_an_unknown_field_in_the_mask_is_refused(agency):
     with pytest.raises(errors.InvalidRequest, match="update_mask"):
         put(agency, SET, only=["name"])
+
+
+def test_a_creditor_that_nobody_knows_is_refused(api, agency):
+    creditor = f"{api.name}/creditors/{ids.new()}"
+    settings = offer_service_pb2.GetCreditorSettingsRequest(name=f"{creditor}/settings")
+    assert api.refused("GetCreditorSettings", settings)[0] == "NOT_FOUND"
+    explain = offer_service_pb2.ExplainLimitsRequest(name=creditor)
+    assert api.refused("ExplainLimits", explain)[0] == "NOT_FOUND"
+    assert refusal(create, api, creditor=creditor)[0] == "RESOURCE_NOT_FOUND"
 
 
 @pytest.mark.feature("S1-26")
@@ -295,7 +310,7 @@ def test_what_a_case_may_be_offered(api, agency):
     create(api, description="too late", delay_to=44)
     create(api, description="inactive", active=False)
     create(api, description="in euro", currency="EUR")
-    create(api, description="of another", creditor=f"{api.name}/creditors/{ids.new()}")
+    create(api, description="of another", creditor=f"{api.name}/creditors/{agency.introduce(ids.new())}")
     found = offers(api, placed)
     assert [(one.condition, one.option) for one in found] == [
         (made.name, number) for made in (default, other) for number in (1, 2, 3)

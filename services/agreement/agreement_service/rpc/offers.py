@@ -13,7 +13,7 @@ from agreement_service.store import creditors as creditor_store
 from agreement_service.store import limits as limit_store
 from agreement_service.usecases import creditors as creditor_cases
 from agreement_service.usecases import limits as limit_cases
-from agreement_service.usecases import moments
+from agreement_service.usecases import existing, moments
 from recupera.agreement.v1 import offer_service_pb2, offer_service_pb2_grpc, offers_pb2
 from servicekit import dates, db, errors, names, pagination
 
@@ -30,6 +30,7 @@ class OfferServicer(conditions.Conditions, offer_service_pb2_grpc.OfferServiceSe
         """A creditor's settings, or the house's."""
         agency, creditor_id = common.named(SETTINGS, request.name, "creditor")
         with db.begin(self.engine, agency=agency) as tx:
+            existing.creditor(tx, agency, creditor_id)
             return _settings(tx, agency, creditor_id)
 
     def UpdateCreditorSettings(

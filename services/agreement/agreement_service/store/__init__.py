@@ -4,8 +4,8 @@ from agreement_service.store import (  # noqa: F401 -- METADATA holds the tables
     approvals,
     collection,
     conditions,
-    credits,
     creditors,
+    credits,
     drafts,
     due_dates,
     instruments,
@@ -16,9 +16,9 @@ from agreement_service.store import (  # noqa: F401 -- METADATA holds the tables
     promises,
     remittance,
     tables,
+    terms,
     waterfalls,
     writeoffs,
-    terms,
 )
 from agreement_service.store.tables import METADATA as METADATA
 from servicekit import db

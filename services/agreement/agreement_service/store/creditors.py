@@ -63,6 +63,12 @@ _UPDATE = tables.sql(
     f"UPDATE creditor_settings SET {', '.join(f'{name} = :{name}' for name in _COLUMNS)},"  # noqa: S608 -- as above
     " version = version + 1 WHERE agency = :agency AND creditor_id = :creditor_id AND version = :version"
 )
+_KNOWN = tables.sql("SELECT 1 FROM creditors WHERE agency = :agency AND creditor_id = :creditor_id")
+
+
+def knows(tx: db.Transaction, agency: uuid.UUID, creditor_id: uuid.UUID) -> bool:
+    """Whether a title of the creditor was ever placed."""
+    return bool(tx.execute(_KNOWN, {"agency": agency, "creditor_id": creditor_id}).scalar())
 
 
 def settings(tx: db.Transaction, agency: uuid.UUID, creditor_id: uuid.UUID) -> creditors.CreditorSettings:

@@ -169,7 +169,6 @@ class File:
     created_at: datetime.datetime
 
 
-_CREDITOR = tables.sql("SELECT 1 FROM creditors WHERE agency = :agency AND creditor_id = :creditor_id")
 _ACCOUNT = tables.sql(
     "SELECT holder_name, iban, bic, scheme_identifier, pre_notice_days, multibanco_entity, version"
     " FROM euro_accounts WHERE agency = :agency AND creditor_id = :creditor_id"
@@ -325,11 +324,6 @@ _PAYMENT_OF = tables.sql(
     "SELECT id, means FROM payments WHERE agency = :agency AND instrument_id = :instrument_id"
     " AND state IN ('ALLOCATED', 'OVERPAID', 'REFUNDED') AND origin_payment_id IS NULL ORDER BY id LIMIT 1"
 )
-
-
-def knows_creditor(tx: db.Transaction, agency: uuid.UUID, creditor_id: uuid.UUID) -> bool:
-    """Whether a title of the creditor was ever placed."""
-    return bool(tx.execute(_CREDITOR, {"agency": agency, "creditor_id": creditor_id}).scalar())
 
 
 def euro_account(tx: db.Transaction, agency: uuid.UUID, creditor_id: uuid.UUID) -> EuroAccount | None:

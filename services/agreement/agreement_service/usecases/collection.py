@@ -6,8 +6,7 @@ from collections.abc import Collection
 
 from agreement_service.domain import collection
 from agreement_service.store import collection as store
-from agreement_service.store import mandates as mandate_store
-from agreement_service.usecases import moments
+from agreement_service.usecases import existing, moments
 from servicekit import db, errors, ids
 
 MAX_DESCRIPTION = 100
@@ -46,8 +45,8 @@ def create(
     Raises ResourceNotFound before the creditor's first title is placed, InvalidRequest naming each wrong field and what
     its bank expects, DescriptionTaken.
     """
-    if creditor_id is not None and not mandate_store.knows_creditor(tx, agency, creditor_id):
-        raise errors.ResourceNotFound("no such creditor", creditor=creditor_id)
+    if creditor_id is not None:
+        existing.creditor(tx, agency, creditor_id)
     record = store.Record(
         account=dataclasses.replace(account, id=ids.new()),
         creditor_id=creditor_id,

@@ -11,7 +11,7 @@ from agreement_service.providers import pain008
 from agreement_service.store import accounts as account_store
 from agreement_service.store import instruments as instrument_store
 from agreement_service.store import mandates as store
-from agreement_service.usecases import mandates, moments
+from agreement_service.usecases import existing, mandates, moments
 from servicekit import blobs, db, errors, ids
 
 MAX_TRANSACTIONS = 10_000
@@ -50,8 +50,7 @@ def collect(
     A direct debit asks for what is unpaid of its instalment, on the due date or the first TARGET day that keeps the
     notice. Each is in one file ever. Raises ResourceNotFound, InvalidRequest, EuroAccountMissing, NothingToCollect.
     """
-    if not store.knows_creditor(tx, agency, creditor_id):
-        raise errors.ResourceNotFound("no such creditor", creditor=creditor_id)
+    existing.creditor(tx, agency, creditor_id)
     today = moment.business_date
     last = today + datetime.timedelta(days=MAX_DAYS_AHEAD)
     if due_through > last:

@@ -9,7 +9,7 @@ from agreement_service.domain import accounts, approvals, conditions, creditors,
 from agreement_service.store import accounts as account_store
 from agreement_service.store import conditions as store
 from agreement_service.store import creditors as creditor_store
-from agreement_service.usecases import agreements, moments
+from agreement_service.usecases import agreements, existing, moments
 from servicekit import db, errors, ids, money
 
 FIELDS = frozenset(
@@ -74,8 +74,10 @@ class Offer:
 def create(
     *, tx: db.Transaction, agency: uuid.UUID, new: conditions.Condition, moment: moments.Moment
 ) -> uuid.UUID:
-    """Store a condition; its id. Raises InvalidRequest naming each wrong field, ConditionExists,
+    """Store a condition; its id. Raises ResourceNotFound, InvalidRequest naming each wrong field, ConditionExists,
     DefaultConditionExists."""
+    if new.creditor_id is not None:
+        existing.creditor(tx, agency, new.creditor_id)
     new = dataclasses.replace(new, id=ids.new())
     store.guard(tx, agency)
     _check(tx, agency, new)

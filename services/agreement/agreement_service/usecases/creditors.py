@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from agreement_service.domain import creditors
 from agreement_service.store import creditors as store
-from agreement_service.usecases import terms
+from agreement_service.usecases import existing, terms
 from servicekit import db, errors
 
 FIELDS = frozenset(field.name for field in dataclasses.fields(creditors.CreditorSettings))
@@ -23,9 +23,10 @@ def update(
 ) -> None:
     """Set the fields named in `only` (none named: all) to what `new` says.
 
-    A creditor may be set before its first title is placed. Where default interest is switched, its open titles follow;
-    what is posted stays. Raises InvalidRequest naming each wrong field, VersionMismatch.
+    Where default interest is switched, its open titles follow; what is posted stays. Raises ResourceNotFound before the
+    creditor's first title is placed, InvalidRequest naming each wrong field, VersionMismatch.
     """
+    existing.creditor(tx, agency, creditor_id)
     if unknown := sorted(set(only) - FIELDS):
         raise errors.invalid("update_mask", f"expected fields of settings, found {unknown[0]}")
     found, there = store.find(tx, agency, creditor_id)

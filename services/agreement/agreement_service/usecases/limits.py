@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agreement_service.domain import approvals, limits
 from agreement_service.store import limits as store
-from agreement_service.usecases import moments
+from agreement_service.usecases import existing, moments
 from servicekit import db, errors, ids
 
 MAX_NAME = 200
@@ -72,7 +72,11 @@ def explain(
     currency: str,
     date: datetime.date,
 ) -> list[tuple[limits.Kind, Sequence[limits.Range]]]:
-    """What `authority` may do by itself, a row a kind; ranges that hold nothing are left out. Raises InvalidRequest."""
+    """What `authority` may do by itself, a row a kind; ranges that hold nothing are left out.
+
+    Raises ResourceNotFound, InvalidRequest.
+    """
+    existing.creditor(tx, agency, creditor_id)
     if currency not in CURRENCIES:
         raise errors.invalid("currency", f"expected {' or '.join(CURRENCIES)}")
     found: list[tuple[limits.Kind, Sequence[limits.Range]]] = []
@@ -106,7 +110,7 @@ def put(
 ) -> limits.Limit:
     """Set a limit from a day on (None: from today); the same holder's limit of the same day is written over.
 
-    Raises InvalidRequest naming each wrong field.
+    Raises InvalidRequest naming each wrong field, ResourceNotFound.
     """
     wrong = []
 
@@ -130,6 +134,8 @@ def put(
         refuse("currency", f"expected none for {kind.value}")
     if wrong:
         raise errors.InvalidRequest(fields=wrong)
+    if creditor_id is not None:
+        existing.creditor(tx, agency, creditor_id)
     limit = limits.Limit(
         id=ids.new(),
         creditor_id=creditor_id,

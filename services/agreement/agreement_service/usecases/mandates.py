@@ -11,7 +11,7 @@ from agreement_service.domain import instruments as instrument_rules
 from agreement_service.domain import payments as payment_rules
 from agreement_service.store import accounts as account_store
 from agreement_service.store import mandates as store
-from agreement_service.usecases import euro, instruments, moments, payments
+from agreement_service.usecases import euro, existing, instruments, moments, payments
 from servicekit import db, errors, ids
 
 
@@ -64,8 +64,7 @@ def set_euro_account(
     Raises ResourceNotFound before the creditor's first title is placed, InvalidRequest, IbanInvalid and
     CreditorIdentifierInvalid naming the field, VersionMismatch.
     """
-    if not store.knows_creditor(tx, agency, creditor_id):
-        raise errors.ResourceNotFound("no such creditor", creditor=creditor_id)
+    existing.creditor(tx, agency, creditor_id)
     known = store.euro_account(tx, agency, creditor_id)
     there = known.version if known is not None else 0
     if version is not None and version != there:

@@ -12,10 +12,9 @@ from agreement_service.providers import documents
 from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
 from agreement_service.store import instruments as instrument_store
-from agreement_service.store import mandates as mandate_store
 from agreement_service.store import minutes as store
 from agreement_service.store import papers as paper_store
-from agreement_service.usecases import moments, papers
+from agreement_service.usecases import existing, moments, papers
 from servicekit import db, errors
 
 MAX_TITLES = 40
@@ -53,8 +52,8 @@ def template(
     """The text of a creditor (None: of the agency) in a language; version 0 where it is another's: the agency's, or the
     house's. Raises InvalidRequest, ResourceNotFound before the creditor's first title is placed."""
     _check_language(language, "name")
-    if creditor_id is not None and not mandate_store.knows_creditor(tx, agency, creditor_id):
-        raise errors.ResourceNotFound("no such creditor", creditor=creditor_id)
+    if creditor_id is not None:
+        existing.creditor(tx, agency, creditor_id)
     found = store.template(tx, agency, creditor_id=creditor_id, language=language)
     if found.version:
         return found

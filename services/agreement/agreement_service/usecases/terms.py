@@ -13,7 +13,7 @@ from agreement_service.domain import series, terms
 from agreement_service.store import accounts as account_store
 from agreement_service.store import payments as payment_store
 from agreement_service.store import terms as store
-from agreement_service.usecases import moments
+from agreement_service.usecases import existing, moments
 from servicekit import db, errors, ids
 
 MAX_CONTENT = 1_048_576
@@ -60,6 +60,8 @@ def put(
     if wrong:
         raise errors.InvalidRequest(fields=wrong)
     content.check(scope)
+    if scope.creditor_id is not None:
+        existing.creditor(tx, agency, scope.creditor_id)
     if scope.title_id is not None:
         found = account_store.places(tx, agency, [scope.title_id]).get(scope.title_id)
         if found is None or found.creditor_id != scope.creditor_id:

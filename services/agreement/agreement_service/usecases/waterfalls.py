@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from agreement_service.domain import accounts
 from agreement_service.domain.accounts import waterfalls as rules
 from agreement_service.store import waterfalls as store
-from agreement_service.usecases import moments
+from agreement_service.usecases import existing, moments
 from servicekit import db, errors
 
 
@@ -18,7 +18,8 @@ class WaterfallNotLawful(errors.ServiceError):
 
 
 def find(*, tx: db.Transaction, agency: uuid.UUID, creditor_id: uuid.UUID) -> accounts.Waterfalls:
-    """A creditor's orders; none where it set nothing: the law's own."""
+    """A creditor's orders; none where it set nothing: the law's own. Raises ResourceNotFound."""
+    existing.creditor(tx, agency, creditor_id)
     return store.of(tx, agency, [creditor_id]).get(creditor_id, rules.LEGAL)
 
 
@@ -36,7 +37,8 @@ def update(
     """Set the order for payments with a value date of `valid_from` or later, which is after the business date: what was
     allocated is not counted anew. The same day again is written over.
 
-    Raises InvalidRequest, WaterfallNotLawful, VersionMismatch (`version`: number of orders that were seen).
+    Raises ResourceNotFound, InvalidRequest, WaterfallNotLawful, VersionMismatch (`version`: number of orders that were
+    seen).
     """
     if valid_from <= moment.business_date:
         raise errors.invalid("valid_from", f"expected a day after {moment.business_date}")
