@@ -87,6 +87,16 @@ class _Payment:
     identity: tuple[str, str, str, str]
     amount: Decimal
     title: str
+    left: Decimal
+    """What pays no debt: all of it until it is applied, then what is overpaid."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recounted:
+    """Minor units: of each currency `placed`, `paid_in` and `open`; of each creditor and currency what paid debts."""
+
+    currencies: dict[str, dict[str, int]]
+    received: dict[tuple[str, str], int]
 
 
 def recount(
@@ -96,9 +106,8 @@ def recount(
     gateway: gc.Gateway,
     as_of: date,
     batches: Sequence[str],
-) -> dict[str, dict[str, int]]:
-    """Minor units of placed, paid_in and open for each currency, as of a date; `batches` are the files'
-    batches in upload order."""
+) -> Recounted:
+    """All of it as of a date; `batches` are the files' batches in upload order."""
     refused: dict[str, set[int]] = {}
     for name in batches:
         batch = gateway.get(name)
@@ -115,10 +124,18 @@ def recount(
         currency["placed"] += title.open["principal"]
     for currency_name, amount in paid_in.items():
         result.setdefault(currency_name, _zeros())["paid_in"] += amount
+    received: dict[tuple[str, str], Decimal] = {}
     for case, owned in titles.items():
         currency = result[owned[0].currency]
-        currency["open"] += _open_of_case(owned, agreements.get(case, []), by_case.get(case, []), as_of)
-    return {name: {key: int(value * 100) for key, value in values.items()} for name, values in result.items()}
+        paid = by_case.get(case, [])
+        currency["open"] += _open_of_case(owned, agreements.get(case, []), paid, as_of)
+        for _, payment in paid:
+            key = (case[0], case[3])
+            received[key] = received.get(key, Decimal(0)) + payment.amount - payment.left
+    return Recounted(
+        currencies={name: {key: _minor(value) for key, value in one.items()} for name, one in result.items()},
+        received={key: _minor(value) for key, value in received.items()},
+    )
 
 
 def _zeros() -> dict[str, Decimal]:
@@ -216,6 +233,7 @@ def _payments(
             identity=identity,
             amount=amount,
             title=row.get("title_reference") or "",
+            left=amount,
         )
         creditor = row["creditor_reference"]
         instrument = by_instrument.get(row.get("txid") or "") or by_instrument.get(
@@ -305,6 +323,7 @@ def _epoch(
             if left and not title.bound and title.total():
                 title.charge(payment.value_date)
                 left = title.pay(left)
+        payment.left = left
     return rows
 
 
@@ -410,6 +429,10 @@ def _business_day(day: date, currency: str) -> date:
 
 def _half_up(value: Decimal) -> Decimal:
     return value.quantize(CENT, ROUND_HALF_UP)
+
+
+def _minor(value: Decimal) -> int:
+    return int(value * 100)
 
 
 def _amount(value: dict[str, Any] | None) -> Decimal:

@@ -105,7 +105,7 @@ class Journey:
 
     def place_portfolio(self) -> None:
         batch = self.upload(self.plan.portfolio, "PORTFOLIO")
-        with self._stage("cases and balances") as stage:
+        with self.stage("cases and balances") as stage:
             applied = int(batch.get("rowsApplied", 0))
             gc.wait_for(
                 f"{applied} titles at the agreement service",
@@ -135,13 +135,13 @@ class Journey:
                 "now": now.isoformat().replace("+00:00", "Z"),
                 "speedThousandths": "0",
                 "currency": "BRL",
-                "requestId": self._request_id("clock", day),
+                "requestId": self.request_id("clock", day),
             },
         )
 
     def upload(self, path: Path, kind: str) -> dict[str, Any]:
         """Upload a file and follow it until its rows are applied."""
-        with self._stage(f"import {kind.lower()}") as stage:
+        with self.stage(f"import {kind.lower()}") as stage:
             try:
                 name = gc.wait_for(
                     f"{path.name} uploaded", lambda: self._upload(path, kind), seconds=self.patience
@@ -163,9 +163,7 @@ class Journey:
                     )
                 if now["state"] == "STATE_AWAITING_APPROVAL":
                     self.say(f"  {path.name} waits for approval ({now.get('refusal')}): approved")
-                    self.gateway.post(
-                        f"{name}:approve", {"requestId": self._request_id("approve", path.name)}
-                    )
+                    self.gateway.post(f"{name}:approve", {"requestId": self.request_id("approve", path.name)})
                 return now if now["state"] in _SETTLED_BATCH else None
 
             batch = gc.wait_for(f"{path.name} applied", settled, seconds=self.patience)
@@ -179,7 +177,7 @@ class Journey:
     def _upload(self, path: Path, kind: str) -> str | None:
         """The batch's name; None while the agency's clock, set a moment ago, is not known everywhere."""
         try:
-            request_id = self._request_id("upload", path.name)
+            request_id = self.request_id("upload", path.name)
             return str(self.gateway.upload(path=path, kind=kind, requestId=request_id)["name"])
         except gc.CallRefused as refused:
             if refused.reason != "AGENCY_CLOCK_UNKNOWN":
@@ -190,8 +188,8 @@ class Journey:
         return {batch["name"] for batch in self.gateway.pages("batches", "batches")}
 
     def run_day(self, day: date) -> dict[str, int]:
-        with self._stage("ladder") as stage:
-            body = {"date": gc.date_json(day), "requestId": self._request_id("day", day)}
+        with self.stage("ladder") as stage:
+            body = {"date": gc.date_json(day), "requestId": self.request_id("day", day)}
             self.gateway.post("businessDays:run", body)
 
             def done() -> dict[str, Any] | None:
@@ -212,7 +210,7 @@ class Journey:
     def send_messages(self, day: date, steps: Mapping[str, int]) -> None:
         expected = steps.get("CHANNEL_EMAIL", 0) + steps.get("CHANNEL_SMS", 0)
         query = _date_query(day)
-        with self._stage("messages") as stage:
+        with self.stage("messages") as stage:
 
             def done() -> dict[str, Any] | None:
                 answer = self.gateway.get("messages:summarize", **query)
@@ -231,7 +229,7 @@ class Journey:
         if not expected:
             return negotiating
         query = _date_query(day)
-        with self._stage("calls") as stage:
+        with self.stage("calls") as stage:
             gc.wait_for(
                 f"{expected} call candidates of {day}",
                 lambda: int(self.gateway.get("calls:summarize", **query).get("candidates", 0)) >= expected,
@@ -248,12 +246,12 @@ class Journey:
                         "retryAfterSeconds": 3600,
                         "simulationSeed": str(self.plan.simulation_seed),
                     },
-                    "requestId": self._request_id("campaign", day),
+                    "requestId": self.request_id("campaign", day),
                 },
             )["name"]
             for number in range(self.plan.agents):
                 self._set_agent(number, "STATE_FREE", campaign, day)
-            self.gateway.post(f"{campaign}:start", {"requestId": self._request_id("start", day)})
+            self.gateway.post(f"{campaign}:start", {"requestId": self.request_id("start", day)})
             end = time.monotonic() + self.patience
             while True:
                 connected = list(
@@ -273,7 +271,7 @@ class Journey:
                 time.sleep(0.05)
             for number in range(self.plan.agents):
                 self._set_agent(number, "STATE_OFFLINE", "", day)
-            self.gateway.post(f"{campaign}:drain", {"requestId": self._request_id("drain", day)})
+            self.gateway.post(f"{campaign}:drain", {"requestId": self.request_id("drain", day)})
             gc.wait_for(
                 f"the campaign of {day} completed",
                 lambda: self.gateway.get(campaign)["state"] == "STATE_COMPLETED",
@@ -289,7 +287,7 @@ class Journey:
     def make_agreements(self, day: date, calls: Sequence[dict[str, Any]]) -> None:
         if not calls:
             return
-        with self._stage("agreements") as stage:
+        with self.stage("agreements") as stage:
             made = 0
             for call in sorted(calls, key=lambda c: int(c["naturalKey"])):
                 made += self._agree(call["caseId"], int(call["naturalKey"]), day)
@@ -310,7 +308,7 @@ class Journey:
     def _disposition(self, call: dict[str, Any], day: date) -> str:
         key = int(call["naturalKey"])
         draw = key % 100
-        body: dict[str, Any] = {"requestId": self._request_id("disposition", call["name"])}
+        body: dict[str, Any] = {"requestId": self.request_id("disposition", call["name"])}
         if draw < 35:
             disposition = "DISPOSITION_PROMISE_TO_PAY"
             case = self._case(call["caseId"])
@@ -355,11 +353,11 @@ class Journey:
                 "terms": terms,
                 "validityDays": 1,
                 "brokenDays": BROKEN_DAYS,
-                "requestId": self._request_id("propose", case_id, day),
+                "requestId": self.request_id("propose", case_id, day),
             },
         )
         self.gateway.post(
-            f"{proposal['name']}:accept", {"requestId": self._request_id("accept", case_id, day)}
+            f"{proposal['name']}:accept", {"requestId": self.request_id("accept", case_id, day)}
         )
         return 1
 
@@ -414,7 +412,7 @@ class Journey:
             {
                 "state": state,
                 "campaign": campaign,
-                "requestId": self._request_id("agent", number, state, day),
+                "requestId": self.request_id("agent", number, state, day),
             },
         )
 
@@ -452,7 +450,8 @@ class Journey:
         gc.wait_for("all services agreed on what is open", reconciled, seconds=self.patience)
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[Stage]:
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Time and items of a kind of work, added to what there is of it."""
         stage = self.stages.setdefault(name, Stage())
         started = time.monotonic()
         try:
@@ -460,7 +459,8 @@ class Journey:
         finally:
             stage.seconds += time.monotonic() - started
 
-    def _request_id(self, *parts: object) -> str:
+    def request_id(self, *parts: object) -> str:
+        """The same for the same command: said again after a failure it is done once."""
         return str(uuid.uuid5(_NAMESPACE, "/".join(str(part) for part in parts)))
 
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recupera_local import gateway_client as gc
-from recupera_local.demo import journey
+from recupera_local import recount
+from recupera_local.demo import accounting, journey
 
 MONEY = ("placed", "charges", "open", "received", "waived", "written_off", "withdrawn")
+STATEMENT = ("gross", "commission", "tax", "remitted")
 CASH = ("paid_in", "reversed", "refunded", "received", "unidentified", "overpaid")
 
 
@@ -45,16 +47,30 @@ def collect(*, gateway: gc.Gateway, done: journey.Journey) -> dict[str, Any]:
         },
         "money": {c["currency"]: _amounts(c, MONEY) for c in money.get("currencies", [])},
         "cash": {c["currency"]: _amounts(c, CASH) for c in money.get("currencies", [])},
-        "stages": {
-            name: {"seconds": round(stage.seconds, 2), "items": stage.items}
-            for name, stage in done.stages.items()
-        },
     }
 
 
-def check(report: Mapping[str, Any], recounted: Mapping[str, Mapping[str, int]]) -> list[Check]:
-    """The two identities of the report, and its figures against those of the second program (minor units a
-    currency)."""
+def add_accounting(
+    report: dict[str, Any], *, done: journey.Journey, statements: Sequence[accounting.Statement]
+) -> None:
+    """What creditors are told, and how long everything took; amounts as decimal strings."""
+    report["statements"] = [
+        {
+            "creditor": one.creditor,
+            "currency": one.currency,
+            "settlements": one.settlements,
+            **{name: gc.decimal_text(getattr(one, name)) for name in STATEMENT},
+        }
+        for one in statements
+    ]
+    report["stages"] = {
+        name: {"seconds": round(stage.seconds, 2), "items": stage.items}
+        for name, stage in done.stages.items()
+    }
+
+
+def check(report: Mapping[str, Any], recounted: recount.Recounted) -> list[Check]:
+    """The two identities of the report, and its figures against those of the second program."""
     checks = []
     for currency, amounts in sorted(report["money"].items()):
         money = {name: _minor(text) for name, text in amounts.items()}
@@ -75,7 +91,7 @@ def check(report: Mapping[str, Any], recounted: Mapping[str, Mapping[str, int]])
             )
         )
         checks.append(_check(f"{currency} received is the same in both", money["received"], cash["received"]))
-        second = recounted.get(currency, {})
+        second = recounted.currencies.get(currency, {})
         checks.append(
             _check(f"{currency} placed = sum of the good rows", money["placed"], second.get("placed", 0))
         )
@@ -87,7 +103,40 @@ def check(report: Mapping[str, Any], recounted: Mapping[str, Mapping[str, int]])
             )
         )
         checks.append(_check(f"{currency} open, counted a second time", money["open"], second.get("open", 0)))
+        checks += _statements(report, currency, recounted)
     return checks
+
+
+def _statements(report: Mapping[str, Any], currency: str, recounted: recount.Recounted) -> list[Check]:
+    """Statements against the ledger, and against what the files paid: in one line when every creditor's holds."""
+    told = {
+        one["creditor"]: _minor(one["gross"]) for one in report["statements"] if one["currency"] == currency
+    }
+    counted = {
+        creditor: amount for (creditor, of), amount in recounted.received.items() if of == currency and amount
+    }
+    gross = sum(told.values())
+    wrong = [key for key in sorted({*told, *counted}) if told.get(key, 0) != counted.get(key, 0)]
+    return [
+        _check(f"{currency} statements = received", gross, _minor(report["cash"][currency]["received"])),
+        *(
+            _check(
+                f"{currency} statement of {key}, counted a second time", told.get(key, 0), counted.get(key, 0)
+            )
+            for key in wrong
+        ),
+        *(
+            []
+            if wrong
+            else [
+                _check(
+                    f"{currency} statements, creditor by creditor, counted a second time",
+                    gross,
+                    sum(counted.values()),
+                )
+            ]
+        ),
+    ]
 
 
 def printed(report: Mapping[str, Any], checks: Sequence[Check]) -> str:
@@ -122,6 +171,11 @@ def printed(report: Mapping[str, Any], checks: Sequence[Check]) -> str:
         for name in names:
             amounts = "".join(f"{_grouped(report[key][currency][name]):>18}" for currency in currencies)
             lines.append(f"    {name.replace('_', ' '):<16}{amounts}")
+    heading = "".join(f"{name:>16}" for name in ("received", "commission", "tax", "paid over"))
+    lines += ["", f"  {'Creditors':<18}{heading}"]
+    for one in report["statements"]:
+        amounts = "".join(f"{_grouped(one[name]):>16}" for name in STATEMENT)
+        lines.append(f"    {one['creditor']:<12}{one['currency']:<4}{amounts}")
     lines += ["", f"  {'Stage':<24}{'seconds':>9}{'items':>10}{'a second':>10}"]
     for name, stage in report["stages"].items():
         rate = f"{stage['items'] / stage['seconds']:,.0f}" if stage["seconds"] else "-"
