@@ -102,9 +102,13 @@ def columns(agency, placed, date):
                     part.amounts[place],
                     part.bases[place] if part.bases else 0,
                     part.numerators[place] if part.numerators else 0,
-                    part.denominators[place] if part.denominators else 0,
+                    part.denominators[place] if part.denominators else source.denominator,
                     day(part.from_days),
-                    day(part.through_days),
+                    day(part.through_days)
+                    or (
+                        day(part.from_days)
+                        and max(day(part.from_days), dates.from_epoch_days(source.through_day))
+                    ),
                     source.text,
                     source.rule,
                     source.series,

@@ -362,6 +362,8 @@ def _source(agency: uuid.UUID, one: explained.Source) -> terms_pb2.LineSource:
         terms=names.format(common.CHARGE_TERMS, agency=agency, charge_terms=one.terms_id)
         if one.terms_id
         else "",
+        denominator=one.denominator,
+        through_day=one.through_day,
     )
 
 

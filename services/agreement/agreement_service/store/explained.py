@@ -37,12 +37,15 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """How lines came about."""
+    """How lines came about, and what they have in common: the denominator of those that have none of their own, and the
+    day to which those count that have no other (or their first, if that is later)."""
 
     text: str
     rule: str = ""
     series: str = ""
     terms_id: uuid.UUID | None = None
+    denominator: int = 0
+    through_day: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,20 +245,17 @@ def _charged(name: str, found: sa.RowMapping, sources: "_Sources") -> Part:
     if numerators is None or name == "PENALTY":
         numerators = [one.numerator or rate for one, rate in zip(told, numerators or amounts, strict=True)]
     since: Sequence[int] = ()
-    through: Sequence[int] = ()
     if name != "PENALTY":
         due_days = found["due_days"]
         since = columns.get("from_days") or [due_days[title] for title in titles]
-        through = [one.through if one.through > day else day for one, day in zip(told, since, strict=True)]
     return Part(
         component=_COMPONENT.get(name, name),
         titles=titles,
         amounts=amounts,
         bases=bases,
         numerators=numerators,
-        denominators=columns.get("denominators") or [one.denominator for one in told],
+        denominators=columns.get("denominators", ()),
         from_days=since,
-        through_days=through,
         sources=[one.source for one in told],
     )
 
@@ -266,8 +266,6 @@ class _Told(NamedTuple):
     source: int
     fixed: bool
     numerator: int
-    denominator: int
-    through: int
 
 
 _FIXED = frozenset(
@@ -341,10 +339,11 @@ class _Sources:
                 rule=rule.value,
                 series=code,
                 terms_id=None if terms is None else terms.id,
+                denominator=denominator,
+                through_day=(through - _EPOCH_DAY).days,
             )
         )
-        days = (through - _EPOCH_DAY).days
-        return _Told(len(self.found) - 1, rule in _FIXED, numerator, denominator, days)
+        return _Told(len(self.found) - 1, rule in _FIXED, numerator)
 
 
 def _posted(row: sa.Row[Any], sources: _Sources, order: Sequence[int]) -> Part:
