@@ -565,6 +565,7 @@ def test_a_creditors_order_holds_from_its_day_on(agency, desk):
 
 
 def test_orders_that_cannot_be(agency, desk):
+    agency.place((TUESDAY, 100))
     tomorrow = agency.today + datetime.timedelta(days=1)
     for order in (
         PRINCIPAL_FIRST[1:],
