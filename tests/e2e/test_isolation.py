@@ -415,7 +415,9 @@ def money_tries(two: Two, terms: Mapping[str, Any]) -> dict[str, list[Try]]:
         "LedgerService/WriteOffTitles": [
             Try({**own, "caseId": ids["case"], "type": "WRITE_OFF_TYPE_LOSS", **reason}, NOT_FOUND)
         ],
-        "LedgerService/UndoWriteOff": [Try({**own, "caseId": ids["case"], **reason}, NOT_FOUND)],
+        "LedgerService/UndoWriteOff": [
+            Try({**own, "caseId": ids["case"], "titleIds": [ids["title"]], **reason}, NOT_FOUND)
+        ],
         "MandateService/GetEuroAccount": [Try({"name": f"{theirs['euro_creditor']}/euroAccount"}, NOT_FOUND)],
         "MandateService/UpdateEuroAccount": [
             Try(
