@@ -18,18 +18,18 @@ DYNAMIC = (
 )
 
 
-def test_standards_4_4_crc():
+def test_standard_4_4_crc():
     assert pix.crc16("123456789") == "29B1"
 
 
-def test_standards_4_4_static_vector():
+def test_standard_4_4_static_vector():
     made = pix.static_code(key="123e4567-e12b-12d1-a456-426655440000", name="Fulano de Tal", city="BRASILIA")
     assert made == STATIC
     assert pix.parse(STATIC)["26.01"] == "123e4567-e12b-12d1-a456-426655440000"
     assert pix.amount_of(pix.parse(STATIC)) is None
 
 
-def test_standards_4_4_dynamic_vector():
+def test_standard_4_4_dynamic_vector():
     found = pix.parse(DYNAMIC)
     assert found["26.25"] == "pix.example.com/qr/93598be0-1bd0-4997-8318-81776a1d8a99"
     assert found["01"] == "12"

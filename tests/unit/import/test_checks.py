@@ -31,7 +31,7 @@ def holds(document: str, kind: str) -> bool:
     ("kind", "document"),
     [("CPF", "39053344705"), ("CNPJ", "16727230000197"), ("CNPJ", "12ABC34501DE35"), ("NIF", "501964843")],
 )
-def test_published_vectors(kind: str, document: str) -> None:
+def test_standard_4_5_published_vectors(kind: str, document: str) -> None:
     # standards.md 4.5
     assert holds(document, kind)
     for digit in "0123456789":
