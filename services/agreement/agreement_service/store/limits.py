@@ -2,7 +2,7 @@
 
 import datetime
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
@@ -29,7 +29,7 @@ _COLUMNS = "id, creditor_id, role, subject, kind, minimum, maximum, currency, va
 _STANDING = tables.sql(
     f"""
     SELECT {_COLUMNS} FROM offer_limits
-    WHERE agency = :agency AND kind = :kind AND valid_from <= :date
+    WHERE agency = :agency AND kind = ANY(CAST(:kinds AS text[])) AND valid_from <= :date
         AND (creditor_id IS NULL OR creditor_id = :creditor_id)
         AND (subject = :subject OR (subject = '' AND (role = '' OR role = ANY(CAST(:roles AS text[])))))
     """  # noqa: S608 -- names of this module
@@ -63,17 +63,17 @@ def standing(
     agency: uuid.UUID,
     *,
     authority: limits.Authority,
-    kind: limits.Kind,
+    kinds: Iterable[limits.Kind],
     creditor_id: uuid.UUID,
     date: datetime.date,
 ) -> list[limits.Limit]:
-    """The rows that may count for a caller, a kind and a creditor on a date."""
+    """The rows that may count for a caller, these kinds and a creditor on a date."""
     return _limits(
         tx.execute(
             _STANDING,
             {
                 "agency": agency,
-                "kind": kind.value,
+                "kinds": sorted({kind.value for kind in kinds}),
                 "date": date,
                 "creditor_id": creditor_id,
                 "subject": authority.subject,

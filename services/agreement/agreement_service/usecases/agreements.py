@@ -107,6 +107,30 @@ def simulate(
     TitlesNotEligible, OutsideCreditorSettings, and what plans.schedule raises.
     """
     cases = _together(tx, agency, negotiation.case_ids, other_parties=negotiation.other_parties)
+    settings = creditor_store.settings(tx, agency, cases[negotiation.case_ids[0]].creditor_id)
+    return _count(
+        tx,
+        agency,
+        negotiation=negotiation,
+        cases=cases,
+        settings=settings,
+        authority=authority,
+        date=date,
+        today=today,
+    )
+
+
+def _count(
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    *,
+    negotiation: Negotiation,
+    cases: Mapping[uuid.UUID, account_store.CaseAccount],
+    settings: creditors.CreditorSettings,
+    authority: limit_rules.Authority,
+    date: datetime.date,
+    today: datetime.date,
+) -> Simulation:
     first = cases[negotiation.case_ids[0]]
     if negotiation.currencies - {first.currency}:
         raise CurrencyNotOfTheCases(
@@ -114,7 +138,6 @@ def simulate(
             fields=[errors.FieldViolation("terms", f"expected every amount in {first.currency}")],
             currency=first.currency,
         )
-    settings = creditor_store.settings(tx, agency, first.creditor_id)
     terms = proposals.with_defaults(settings, negotiation.terms)
     terms.check(today=today)
     chosen = proposals.choose(
@@ -136,22 +159,16 @@ def simulate(
         business_day=lambda day: providers.payable_until(day, first.currency),
     )
     proposals.check_creditor(settings, terms=terms, priced=priced)
-    needed = []
-    for kind, value in priced.asked(terms):
-        try:
-            limits.check(
-                tx=tx,
-                agency=agency,
-                authority=authority,
-                creditor_id=first.creditor_id,
-                kind=kind,
-                value=value,
-                date=today,
-                currency=first.currency,
-                case_ids=negotiation.case_ids,
-            )
-        except approvals.ApprovalNeeded as beyond:
-            needed.append(beyond)
+    needed = limits.missing(
+        tx=tx,
+        agency=agency,
+        authority=authority,
+        creditor_id=first.creditor_id,
+        asked=priced.asked(terms),
+        date=today,
+        currency=first.currency,
+        case_ids=negotiation.case_ids,
+    )
     available = sum(
         one.overpaid_minor
         for one in credits.available(tx=tx, agency=agency, case_id=min(negotiation.case_ids))
@@ -219,10 +236,12 @@ def propose(
         expire_date, broken_days, missed_days = nature.tolerance_date, 1, 1
     if broken_days < missed_days:
         raise errors.invalid("broken_days", f"expected {missed_days} to {MAX_BROKEN_DAYS}")
-    simulation = simulate(
-        tx=tx,
-        agency=agency,
+    simulation = _count(
+        tx,
+        agency,
         negotiation=negotiation,
+        cases=together,
+        settings=settings,
         authority=authority,
         date=expire_date,
         today=today,

@@ -451,6 +451,8 @@ def _leave_fulfilled(
     tx: db.Transaction, agency: uuid.UUID, cases: dict[uuid.UUID, account_store.CaseAccount]
 ) -> None:
     """Cases that were together in a fulfilled agreement with one of these go their own way from now on."""
+    if all(case.agreement_id is None for case in cases.values()):
+        return
     others = set(account_store.lock(tx, agency, cases)) - set(cases)
     if others:
         account_store.bind(tx, agency, others, None)

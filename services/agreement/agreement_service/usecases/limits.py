@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from agreement_service.domain import approvals, limits
 from agreement_service.store import limits as store
 from agreement_service.usecases import existing, moments
-from servicekit import db, errors, ids
+from servicekit import db, errors, ids, money
 
 MAX_NAME = 200
-CURRENCIES = ("BRL", "EUR")
 
 
 def check(
@@ -29,24 +28,57 @@ def check(
 
     `value` in the unit of the kind (`limits.UNITS`), `currency` with amounts; both ends of a limit pass.
     """
-    if authority.system:
-        return
-    allowed = limits.allowed(
-        store.standing(tx, agency, authority=authority, kind=kind, creditor_id=creditor_id, date=date),
+    for needed in missing(
+        tx=tx,
+        agency=agency,
         authority=authority,
-        kind=kind,
         creditor_id=creditor_id,
+        asked=[(kind, value)],
         date=date,
         currency=currency,
+        case_ids=case_ids,
+    ):
+        raise needed
+
+
+def missing(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    authority: limits.Authority,
+    creditor_id: uuid.UUID,
+    asked: Sequence[tuple[limits.Kind, int]],
+    date: datetime.date,
+    currency: str = "",
+    case_ids: Sequence[uuid.UUID] = (),
+) -> list[approvals.ApprovalNeeded]:
+    """What `check` would raise for each of these kinds and values, in their order."""
+    if authority.system:
+        return []
+    rows = store.standing(
+        tx,
+        agency,
+        authority=authority,
+        kinds=[kind for kind, _ in asked],
+        creditor_id=creditor_id,
+        date=date,
     )
-    if not any(one.holds(value) for one in allowed):
-        raise approvals.ApprovalNeeded(
-            rule=kind.value,
-            limit=allowed[0].text(kind, currency),
-            asked=limits.text(kind, value, currency),
-            case_ids=case_ids,
-            measured=approvals.Measured(creditor_id, value, currency),
+    needed = []
+    for kind, value in asked:
+        allowed = limits.allowed(
+            rows, authority=authority, kind=kind, creditor_id=creditor_id, date=date, currency=currency
         )
+        if not any(one.holds(value) for one in allowed):
+            needed.append(
+                approvals.ApprovalNeeded(
+                    rule=kind.value,
+                    limit=allowed[0].text(kind, currency),
+                    asked=limits.text(kind, value, currency),
+                    case_ids=case_ids,
+                    measured=approvals.Measured(creditor_id, value, currency),
+                )
+            )
+    return needed
 
 
 def beyond(
@@ -77,12 +109,15 @@ def explain(
     Raises ResourceNotFound, InvalidRequest.
     """
     existing.creditor(tx, agency, creditor_id)
-    if currency not in CURRENCIES:
-        raise errors.invalid("currency", f"expected {' or '.join(CURRENCIES)}")
+    if currency not in money.CURRENCIES:
+        raise errors.invalid("currency", f"expected {' or '.join(sorted(money.CURRENCIES))}")
     found: list[tuple[limits.Kind, Sequence[limits.Range]]] = []
+    rows = store.standing(
+        tx, agency, authority=authority, kinds=limits.Kind, creditor_id=creditor_id, date=date
+    )
     for kind in limits.Kind:
         ranges = limits.allowed(
-            store.standing(tx, agency, authority=authority, kind=kind, creditor_id=creditor_id, date=date),
+            rows,
             authority=authority,
             kind=kind,
             creditor_id=creditor_id,
@@ -128,8 +163,8 @@ def put(
     if minimum is not None and maximum is not None and minimum > maximum:
         refuse("maximum", f"expected {minimum} or more")
     if limits.UNITS[kind] is limits.Unit.AMOUNT:
-        if currency not in CURRENCIES:
-            refuse("currency", f"expected {' or '.join(CURRENCIES)} for {kind.value}")
+        if currency not in money.CURRENCIES:
+            refuse("currency", f"expected {' or '.join(sorted(money.CURRENCIES))} for {kind.value}")
     elif currency:
         refuse("currency", f"expected none for {kind.value}")
     if wrong:
