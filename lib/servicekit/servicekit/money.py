@@ -77,6 +77,15 @@ class Money:
         return other.minor
 
 
+RATE_UNIT = 1_000_000
+"""A rate of 100 % as percent times 10 000."""
+
+
+def half_up(numerator: int, denominator: int) -> int:
+    """The quotient of two non-negative integers, rounded half-up; exact."""
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
 def round_half_up(value: Decimal, places: int = PLACES) -> Decimal:
     """`value` rounded to `places` decimals, a tie away from zero. Exact for any length of `value` up to 200
     digits.

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agreement_service.domain import accounts, conditions, plans, proposals
+from servicekit import money
 
 TODAY = datetime.date(2026, 11, 20)
 CREDITOR = uuid.UUID(int=1)
@@ -202,4 +203,4 @@ def test_an_offer_never_asks_more_than_is_owed_and_adds_up(option, interest, pen
     assert priced.total_minor == whole.total_minor
     assert [row.number for row in priced.rows] == list(range(0 if entry else 1, option.instalments + 1))
     if entry:
-        assert priced.rows[0].amount_minor * plans.RATE_UNIT >= whole.total_minor * option.minimum_entry_e4
+        assert priced.rows[0].amount_minor * money.RATE_UNIT >= whole.total_minor * option.minimum_entry_e4

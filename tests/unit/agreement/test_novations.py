@@ -48,7 +48,7 @@ def payment(number, minor, date=TODAY, named=None):
 
 
 def agreed_of(one, date, forgive):
-    parts = one.owed(date)
+    parts = {"PRINCIPAL": 0, **one.owed(date)}
     charges = {name: amount for name, amount in parts.items() if name != "PRINCIPAL"}
     waived = {f"waived_{name.lower()}_minor": amount for name, amount in charges.items()} if forgive else {}
     return accounts.AgreedTitle(

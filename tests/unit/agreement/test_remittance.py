@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from agreement_service.domain import remittance
-from servicekit import errors
+from servicekit import errors, money
 
 DAY = datetime.date(2026, 11, 2)
 PAYMENT, CASE, TITLE = (uuid.UUID(int=number) for number in (1, 2, 3))
@@ -59,7 +59,7 @@ def count(*settlements, terms=None, before=()):
     return remittance.count(settlements, remittance.reaches([terms or contract()]), before=before)
 
 
-rates = st.integers(0, remittance.RATE_UNIT)
+rates = st.integers(0, money.RATE_UNIT)
 bands = st.builds(
     lambda days, values: tuple(
         remittance.Band(from_day=day, principal_rate_e4=p, charges_rate_e4=c, costs_rate_e4=f)
@@ -167,7 +167,7 @@ def test_bands_cover_every_day_and_end_before_the_next(terms, amount, days):
     percentage = terms.percentage(amount, component="PRINCIPAL", days=days)
     assert 0 <= percentage <= amount
     assert (
-        abs(2 * (percentage * remittance.RATE_UNIT - amount * band.principal_rate_e4)) <= remittance.RATE_UNIT
+        abs(2 * (percentage * money.RATE_UNIT - amount * band.principal_rate_e4)) <= money.RATE_UNIT
     )
 
 

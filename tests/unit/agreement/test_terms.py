@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agreement_service.domain import accounts, balances, charges, series, terms
-from servicekit import errors
+from servicekit import errors, money
 
 DUE = datetime.date(2026, 3, 2)
 
@@ -118,7 +118,7 @@ def test_w17_recovery_commission_once_per_instalment(minor, commission):
     found = title(minor, rules(recovery_commission=True))
     (line,) = found.accrual(late(1)).charges
     assert line.amount_minor == commission
-    assert charges.half_up(line.base_minor * line.numerator, line.denominator) == commission
+    assert money.half_up(line.base_minor * line.numerator, line.denominator) == commission
     entries = found.charge(late(1))
     assert [(entry.component, entry.amount_minor) for entry in entries] == [("COSTS", commission)]
     assert found.accrual(late(90)) == charges.NONE

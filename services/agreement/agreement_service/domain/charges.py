@@ -1,7 +1,7 @@
 """Late charges on a title (features S1-17, S1-26; W-15, W-16, W-17; standards.md 4.8).
 
-Every charge is `half_up(base x numerator / denominator)` in integers, per title and component, so that whoever has
-these three numbers can count it again (R08). Amounts in minor units, rates in percent times 10 000 (2 % = 20000).
+Every charge is base x numerator / denominator, rounded half-up in integers, per title and component, so that whoever
+has these three numbers can count it again (R08). Amounts in minor units, rates in percent times 10 000 (2 % = 20000).
 
 - Penalty once, on the open principal when it is first charged (CDC art. 52 §1), or a fixed amount.
 - Interest simple, on the open principal: a rate a day, month or year over a day count, or a published series.
@@ -23,9 +23,8 @@ import uuid
 from typing import NamedTuple
 
 from agreement_service.domain import series
+from servicekit import money
 
-RATE_UNIT = 1_000_000
-"""A rate of 100 % as percent times 10 000."""
 MONTH_DAYS = 30
 
 
@@ -49,19 +48,15 @@ class Rule(enum.StrEnum):
     FEES = "FEES"
 
 
-def half_up(numerator: int, denominator: int) -> int:
-    """The quotient of two non-negative integers, rounded half-up; exact."""
-    return (2 * numerator + denominator) // (2 * denominator)
-
 
 def penalty_minor(*, base_minor: int, rate_e4: int) -> int:
     """Penalty on `base_minor`: W-15: 1000.00 at 2 % is 20.00."""
-    return half_up(base_minor * rate_e4, RATE_UNIT)
+    return money.half_up(base_minor * rate_e4, money.RATE_UNIT)
 
 
 def interest_minor(*, base_minor: int, monthly_rate_e4: int, days: int) -> int:
     """Simple interest of `days` days: W-15: 1000.00, 45 days at 1 % a month is 15.00."""
-    return half_up(base_minor * monthly_rate_e4 * days, RATE_UNIT * MONTH_DAYS)
+    return money.half_up(base_minor * monthly_rate_e4 * days, money.RATE_UNIT * MONTH_DAYS)
 
 
 def thirty_360(date: datetime.date) -> int:
@@ -83,7 +78,7 @@ class Rules:
     interest_rate_e4: int = 0
     interest_rule: Rule = Rule.INTEREST_30
     interest_factor: int = 0
-    interest_denominator: int = RATE_UNIT * MONTH_DAYS
+    interest_denominator: int = money.RATE_UNIT * MONTH_DAYS
     interest: series.Table | None = None
     correction: series.Table | None = None
     commission_rate_e4: int = 0
@@ -214,7 +209,7 @@ def accrue(position: Position, date: datetime.date) -> Accrual:
 def _charge(
     component: str, base: int, numerator: int, denominator: int, rule: Rule, rate_e4: int = 0
 ) -> Charge:
-    amount = half_up(base * numerator, denominator)
+    amount = money.half_up(base * numerator, denominator)
     return Charge(component, amount, base, numerator, denominator, rule, rate_e4)
 
 
@@ -240,7 +235,7 @@ def _penalty(position: Position) -> Charge | None:
     if own is None and rules.penalty_minor:
         return Charge("PENALTY", rules.penalty_minor, rules.penalty_minor, 1, 1, Rule.PENALTY_FIXED)
     rate = rules.penalty_rate_e4 if own is None else own
-    found = _charge("PENALTY", base, rate, RATE_UNIT, Rule.PENALTY_RATE, rate)
+    found = _charge("PENALTY", base, rate, money.RATE_UNIT, Rule.PENALTY_RATE, rate)
     return found if found.amount_minor else None
 
 
@@ -252,7 +247,7 @@ def _interest(position: Position, date: datetime.date) -> Charge | None:
     through = date
     rate, numerator = 0, 0
     if own is not None:
-        rule, rate, numerator, denominator = Rule.INTEREST_30, own, own * days, RATE_UNIT * MONTH_DAYS
+        rule, rate, numerator, denominator = Rule.INTEREST_30, own, own * days, money.RATE_UNIT * MONTH_DAYS
     elif rules.interest is not None:
         through = max(rules.interest.covered(date), since)
         days = (through - since).days
@@ -263,7 +258,7 @@ def _interest(position: Position, date: datetime.date) -> Charge | None:
         if rule is Rule.INTEREST_30_360:
             days = max(0, thirty_360(date) - thirty_360(since))
         numerator = rules.interest_factor * days
-    amount = half_up(base * numerator, denominator)
+    amount = money.half_up(base * numerator, denominator)
     if not amount:
         return None
     return Charge("INTEREST", amount, base, numerator, denominator, rule, rate, days, since, through)
@@ -274,9 +269,9 @@ def _commission(rules: Rules, base: int) -> Charge | None:
         return None
     if rules.commission_above_minor and base > rules.commission_above_minor:
         rate = rules.commission_above_rate_e4
-        return _charge("COSTS", base, rate, RATE_UNIT, Rule.COMMISSION_ABOVE, rate)
+        return _charge("COSTS", base, rate, money.RATE_UNIT, Rule.COMMISSION_ABOVE, rate)
     rate = rules.commission_rate_e4
-    found = _charge("COSTS", base, rate, RATE_UNIT, Rule.COMMISSION, rate)
+    found = _charge("COSTS", base, rate, money.RATE_UNIT, Rule.COMMISSION, rate)
     least, most = rules.commission_minimum_minor, rules.commission_maximum_minor
     if found.amount_minor < least:
         return Charge("COSTS", least, least, 1, 1, Rule.COMMISSION_MINIMUM)
@@ -297,4 +292,4 @@ def _fixed(rules: Rules) -> list[Charge]:
 
 
 def _fees(rules: Rules, debt: int) -> Charge:
-    return _charge("FEES", debt, rules.fees_rate_e4, RATE_UNIT, Rule.FEES, rules.fees_rate_e4)
+    return _charge("FEES", debt, rules.fees_rate_e4, money.RATE_UNIT, Rule.FEES, rules.fees_rate_e4)

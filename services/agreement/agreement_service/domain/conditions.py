@@ -6,14 +6,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from agreement_service.domain import accounts, creditors, plans, proposals
-from servicekit import errors
+from servicekit import errors, money
 
 MAX_DAYS = 36_500
 MAX_INTERVAL = 365
 MAX_DESCRIPTION = 200
 MAX_OPTIONS = 100
 MAX_MINOR = 10**15
-CURRENCIES = ("BRL", "EUR")
 
 
 class EntryTooSmall(errors.ServiceError):
@@ -80,8 +79,8 @@ class Condition:
 
         if not 1 <= len(self.description) <= MAX_DESCRIPTION or not self.description.isprintable():
             refuse("description", f"expected 1 to {MAX_DESCRIPTION} printable characters")
-        if self.currency not in CURRENCIES:
-            refuse("currency", f"expected {' or '.join(CURRENCIES)}")
+        if self.currency not in money.CURRENCIES:
+            refuse("currency", f"expected {' or '.join(sorted(money.CURRENCIES))}")
         if self.is_default and not self.active:
             refuse("is_default", "expected an active condition")
         within("value_from", self.value_from_minor, 0, MAX_MINOR)
@@ -90,7 +89,7 @@ class Condition:
         within("delay_to", self.delay_to, self.delay_from, MAX_DAYS)
         within("days_to_first", self.days_to_first, 0, MAX_INTERVAL)
         within("interest_rate_e4", self.interest_e4, 0, plans.MAX_ANNUAL_RATE_E4)
-        within("penalty_rate_e4", self.penalty_e4, 0, plans.RATE_UNIT)
+        within("penalty_rate_e4", self.penalty_e4, 0, money.RATE_UNIT)
         known = ", ".join(sorted(creditors.MEANS))
         if set(self.means_filter) - creditors.MEANS or len(set(self.means_filter)) < len(self.means_filter):
             refuse("means_filter", f"expected some of {known}, each once")
@@ -111,13 +110,13 @@ class Condition:
                     refuse(f"{at}.with_entry", "expected none with one instalment")
             else:
                 within(f"{at}.interval_days", one.interval_days, 1, MAX_INTERVAL)
-            within(f"{at}.interest_discount_e4", one.interest_discount_e4, 0, plans.RATE_UNIT)
-            within(f"{at}.debt_discount_e4", one.debt_discount_e4, 0, plans.RATE_UNIT - 1)
+            within(f"{at}.interest_discount_e4", one.interest_discount_e4, 0, money.RATE_UNIT)
+            within(f"{at}.debt_discount_e4", one.debt_discount_e4, 0, money.RATE_UNIT - 1)
             within(
                 f"{at}.minimum_entry_e4",
                 one.minimum_entry_e4,
                 1 if one.with_entry else 0,
-                plans.RATE_UNIT - 1 if one.with_entry else 0,
+                money.RATE_UNIT - 1 if one.with_entry else 0,
             )
         return wrong
 
@@ -166,12 +165,12 @@ def charges(
         own_penalty = owed.get(accounts.Component.PENALTY, 0)
         interest, penalty = own_interest, own_penalty
         if condition.interest_e4 is not None:
-            asked = plans.half_up(title.open_principal_minor * condition.interest_e4, plans.RATE_UNIT)
+            asked = money.half_up(title.open_principal_minor * condition.interest_e4, money.RATE_UNIT)
             interest = min(own_interest, asked)
         if condition.penalty_e4 is not None:
-            asked = plans.half_up(title.open_principal_minor * condition.penalty_e4, plans.RATE_UNIT)
+            asked = money.half_up(title.open_principal_minor * condition.penalty_e4, money.RATE_UNIT)
             penalty = min(own_penalty, asked)
-        interest -= plans.half_up(interest * option.interest_discount_e4, plans.RATE_UNIT)
+        interest -= money.half_up(interest * option.interest_discount_e4, money.RATE_UNIT)
         if (interest, penalty) != (own_interest, own_penalty):
             found[title.title_id] = proposals.Charges(penalty_minor=penalty, interest_minor=interest)
     return found
@@ -201,7 +200,7 @@ def entry(option: Option, *, total_minor: int, creditor_minimum_minor: int, give
         if given_minor:
             raise EntryNotOfTheOption("the option has no entry", option=option.number)
         return 0
-    least = max(-(-total_minor * option.minimum_entry_e4 // plans.RATE_UNIT), creditor_minimum_minor)
+    least = max(-(-total_minor * option.minimum_entry_e4 // money.RATE_UNIT), creditor_minimum_minor)
     if given_minor is None:
         return least
     if given_minor < least:

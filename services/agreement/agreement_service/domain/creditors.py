@@ -4,10 +4,8 @@ import dataclasses
 import enum
 from collections.abc import Sequence
 
-from servicekit import errors
+from servicekit import errors, money
 
-RATE_UNIT = 1_000_000
-"""A rate of 100 % as percent times 10 000."""
 MEANS = frozenset({"BOLETO", "PIX", "TRANSFER", "MULTIBANCO", "SEPA_DD", "CARD", "CHEQUE", "CASH"})
 
 
@@ -28,7 +26,7 @@ class Floor:
 
     def of(self, base_minor: int) -> int:
         """The least amount for a base, minor units, a part of a cent rounded up (a floor may not be undercut)."""
-        return max(self.minor, -(-base_minor * self.rate_e4 // RATE_UNIT))
+        return max(self.minor, -(-base_minor * self.rate_e4 // money.RATE_UNIT))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +60,7 @@ class CreditorSettings:
         for field in ("minimum_down_payment", "minimum_instalment"):
             floor: Floor = getattr(self, field)
             within(f"{field}.minor", floor.minor, 0, 10**15)
-            within(f"{field}.rate_e4", floor.rate_e4, 0, RATE_UNIT)
+            within(f"{field}.rate_e4", floor.rate_e4, 0, money.RATE_UNIT)
         within("maximum_instalments", self.maximum_instalments, 1, 360)
         within("annual_rate_e4", self.annual_rate_e4, 0, 10_000_000)
         within("notice_days", self.notice_days, 0, 365)

@@ -28,8 +28,6 @@ MAX_PERIOD_MONTHS = 12
 MAX_PERIOD_DAYS = 365
 MAX_CHEQUE_NUMBER = 10**15
 CHEQUE = "CHEQUE"
-RATE_UNIT = 1_000_000
-"""A rate of 100 % as percent times 10 000."""
 YEAR_MONTHS = 12
 YEAR_DAYS = 360
 """Of a period in days, so that 30 days bear what a month bears (30/360)."""
@@ -147,7 +145,7 @@ class Terms:
                 if getattr(self, field) > 0:
                     refuse(field, "expected 0 with one instalment")
         for field in ("accretion_rate_e4", "penalty_rate_e4", "discount_rate_e4"):
-            within(field, 0, RATE_UNIT)
+            within(field, 0, money.RATE_UNIT)
         within("first_cheque_number", 0, MAX_CHEQUE_NUMBER)
         if self.means and self.means not in creditors.MEANS:
             refuse("means", f"expected one of {', '.join(sorted(creditors.MEANS))}")
@@ -198,8 +196,8 @@ class Terms:
     def period_rate(self) -> tuple[int, int]:
         """Interest of a period, as numerator and denominator: a month is a twelfth of a year, a day a 360th."""
         if self.period_days:
-            return self.annual_rate_e4 * self.period_days, RATE_UNIT * YEAR_DAYS
-        return self.annual_rate_e4 * (self.period_months or 1), RATE_UNIT * YEAR_MONTHS
+            return self.annual_rate_e4 * self.period_days, money.RATE_UNIT * YEAR_DAYS
+        return self.annual_rate_e4 * (self.period_months or 1), money.RATE_UNIT * YEAR_MONTHS
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,10 +246,6 @@ class Row:
         return self.opening_minor - self.capital_minor
 
 
-def half_up(numerator: int, denominator: int) -> int:
-    """The quotient of two non-negative integers, rounded half-up; exact."""
-    return (2 * numerator + denominator) // (2 * denominator)
-
 
 def add_months(first: datetime.date, months: int) -> datetime.date:
     """The same day `months` later, the month's last day where it has no such day; always counted from `first`."""
@@ -265,11 +259,11 @@ def add_months(first: datetime.date, months: int) -> datetime.date:
 def added(*, debt_minor: int, terms: Terms) -> Added:
     """What the terms add to a debt and take off it; each percentage of the debt, rounded half-up once."""
     return Added(
-        accretion_minor=half_up(debt_minor * terms.accretion_rate_e4, RATE_UNIT),
-        penalty_minor=half_up(debt_minor * terms.penalty_rate_e4, RATE_UNIT),
+        accretion_minor=money.half_up(debt_minor * terms.accretion_rate_e4, money.RATE_UNIT),
+        penalty_minor=money.half_up(debt_minor * terms.penalty_rate_e4, money.RATE_UNIT),
         charges_minor=terms.charges_minor,
         fees_minor=terms.fees_minor,
-        discount_minor=terms.discount_minor + half_up(debt_minor * terms.discount_rate_e4, RATE_UNIT),
+        discount_minor=terms.discount_minor + money.half_up(debt_minor * terms.discount_rate_e4, money.RATE_UNIT),
     )
 
 
@@ -280,7 +274,7 @@ def level_amount_minor(
 
     With `left_minor`, the amount that leaves so much of the capital owed after the last of them.
     """
-    return _level(capital_minor, left_minor, instalments, annual_rate_e4 * period, RATE_UNIT * YEAR_MONTHS)
+    return _level(capital_minor, left_minor, instalments, annual_rate_e4 * period, money.RATE_UNIT * YEAR_MONTHS)
 
 
 def schedule(
@@ -368,15 +362,15 @@ def due_dates(
 
 def forgiven_e4(*, debt_minor: int, agreed_minor: int) -> int:
     """What of the debt is forgiven, percent times 10 000: max(0, 1 - agreed / debt), half-up (W-04)."""
-    return half_up(max(0, debt_minor - agreed_minor) * RATE_UNIT, debt_minor)
+    return money.half_up(max(0, debt_minor - agreed_minor) * money.RATE_UNIT, debt_minor)
 
 
 def _level(capital: int, left: int, count: int, rate: int, unit: int) -> int:
     """The level amount that brings `capital` to `left` in `count` periods of rate/unit, as one exact fraction."""
     if rate == 0:
-        return half_up(capital - left, count)
+        return money.half_up(capital - left, count)
     grown, base = (unit + rate) ** count, unit**count
-    return half_up((capital * grown - left * base) * rate, unit * (grown - base))
+    return money.half_up((capital * grown - left * base) * rate, unit * (grown - base))
 
 
 def _divide(balance: int, once: int, terms: Terms) -> list[tuple[int, int]]:
@@ -386,13 +380,13 @@ def _divide(balance: int, once: int, terms: Terms) -> list[tuple[int, int]]:
     parts: list[tuple[int, int]] = []
     if terms.last_amount_minor:
         count -= 1
-        left = half_up(terms.last_amount_minor * unit, unit + rate)
+        left = money.half_up(terms.last_amount_minor * unit, unit + rate)
         most = balance - count
         if not 0 < left <= most:
-            raise _fixed("last_amount", terms.last_amount_minor, 1, most + half_up(most * rate, unit))
+            raise _fixed("last_amount", terms.last_amount_minor, 1, most + money.half_up(most * rate, unit))
     if terms.first_amount_minor:
         count -= 1
-        interest = half_up(balance * rate, unit)
+        interest = money.half_up(balance * rate, unit)
         capital = terms.first_amount_minor - once - interest
         most = balance - left - count
         if not 0 < capital <= most:
@@ -429,7 +423,7 @@ def _recalculated(
         return [(part + 1, 0)] * cents + [(part, 0)] * (count - cents)
     parts = []
     if method is Method.SAC:
-        level, equal = 0, half_up(balance - left, count)
+        level, equal = 0, money.half_up(balance - left, count)
     else:
         level, equal = _level(balance, left, count, rate, unit), 0
     double, twice = 2 * rate, 2 * unit
@@ -467,7 +461,7 @@ def _edit(balance: int, once: int, terms: Terms, parts: list[tuple[int, int]]) -
     rate, unit = terms.period_rate
     arising, first = [], once
     for amount in amounts:
-        arising.append(half_up(max(balance, 0) * rate, unit))
+        arising.append(money.half_up(max(balance, 0) * rate, unit))
         balance -= amount - arising[-1] - first
         first = 0
     interest = sum(one for _, one in parts)

@@ -110,7 +110,7 @@ class Priced:
         ]
         if terms.instalments > 1:
             agreed = self.total_minor - self.plan_interest_minor
-            plan.append((limits.Kind.DOWN_PAYMENT, terms.down_payment_minor * plans.RATE_UNIT // agreed))
+            plan.append((limits.Kind.DOWN_PAYMENT, terms.down_payment_minor * money.RATE_UNIT // agreed))
         return [*plan, *(one for one in found if one[1])]
 
 
@@ -322,4 +322,4 @@ def _why_not(title: accounts.Title | None, due_before: datetime.date | None) -> 
 
 def _part(amount: int, whole: int) -> int:
     """`amount` of `whole` in percent times 10 000, rounded up: a limit may not be passed by rounding."""
-    return -(-amount * plans.RATE_UNIT // whole) if whole else 0
+    return -(-amount * money.RATE_UNIT // whole) if whole else 0

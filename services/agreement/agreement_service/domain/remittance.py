@@ -28,7 +28,7 @@ from decimal import Decimal
 
 from servicekit import errors, money
 
-RATE_UNIT = 1_000_000
+money.RATE_UNIT = 1_000_000
 """100 % as percent times 10 000."""
 MAX_MINOR = 10**15
 MAX_BANDS = 50
@@ -190,7 +190,7 @@ class Contract:
                 within(f"bands[{place}].from_day", band.from_day, self.bands[place - 1].from_day + 1, MAX_DAY)
             for group in ("principal", "charges", "costs"):
                 field = f"{group}_rate_e4"
-                within(f"bands[{place}].{field}", getattr(band, field), 0, RATE_UNIT)
+                within(f"bands[{place}].{field}", getattr(band, field), 0, money.RATE_UNIT)
         within("fixed_amount", self.fixed_minor, 0, MAX_MINOR)
         both(
             "fixed_per",
@@ -198,7 +198,7 @@ class Contract:
             self.fixed_minor != 0,
             "expected with a fixed amount, and only then",
         )
-        within("success_rate_e4", self.success_rate_e4, 0, RATE_UNIT)
+        within("success_rate_e4", self.success_rate_e4, 0, money.RATE_UNIT)
         both("tax_rate_e4", self.tax is not None, self.tax_rate_e4 != 0, "expected with a tax, and only then")
         if self.tax is None and self.tax_retained:
             wrong.append(errors.FieldViolation("tax_retained", "expected with a tax only"))
@@ -437,7 +437,7 @@ def success_fee(contract: Contract, *, resolved: bool, received_minor: int, befo
 
 def share(amount_minor: int, rate_e4: int) -> int:
     """`rate_e4` (percent times 10 000) of an amount, minor units, half-up away from zero: 0.5 is 1, -0.5 is -1."""
-    return int(money.round_half_up(Decimal(amount_minor) * rate_e4 / RATE_UNIT, 0))
+    return int(money.round_half_up(Decimal(amount_minor) * rate_e4 / money.RATE_UNIT, 0))
 
 
 def period_end(frequency: Frequency, date: datetime.date) -> datetime.date:

@@ -20,6 +20,8 @@ import enum
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
+from servicekit import money
+
 PERCENT = 100_000_000
 """A rate of 100 % as percent times 1 000 000."""
 INDEX_UNIT = 10**12
@@ -134,7 +136,7 @@ def table(definition: Definition, values: Sequence[tuple[datetime.date, int]]) -
         number = INDEX_UNIT
         rows = [Row(start, number, 0)]
         for period, value in values:
-            number = _half_up(number * (PERCENT + value), PERCENT)
+            number = money.half_up(number * (PERCENT + value), PERCENT)
             rows.append(Row(period_after(definition.kind, period), number, 0))
         last = month_after(after) - datetime.timedelta(days=1)
         return Table(definition.code, definition.kind, INDEX_UNIT, first, last, tuple(rows))
@@ -164,7 +166,3 @@ def legal_rate_e6(*, selic_factor: Decimal, ipca15_factor: Decimal) -> int:
         context.prec = 50
         rate = (selic_factor / ipca15_factor - 1) * 100
         return max(0, int(rate.quantize(Decimal("0.000001"), ROUND_HALF_EVEN).scaleb(6)))
-
-
-def _half_up(numerator: int, denominator: int) -> int:
-    return (2 * numerator + denominator) // (2 * denominator)

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from agreement_service.domain import charges, series
-from servicekit import errors
+from servicekit import errors, money
 
 MAX_MINOR = 10**12
 MAX_GRACE_DAYS = 90
@@ -148,10 +148,10 @@ class Terms:
     def interest_denominator(self) -> int:
         """Its denominator."""
         if self.interest_unit is Unit.DAY:
-            return charges.RATE_UNIT
+            return money.RATE_UNIT
         if self.day_count is DayCount.ACTUAL_365:
-            return charges.RATE_UNIT * series.YEAR_DAYS
-        return charges.RATE_UNIT * (charges.MONTH_DAYS if self.interest_unit is Unit.MONTH else 360)
+            return money.RATE_UNIT * series.YEAR_DAYS
+        return money.RATE_UNIT * (charges.MONTH_DAYS if self.interest_unit is Unit.MONTH else 360)
 
     def _ranges(self, scope: Scope) -> list[errors.FieldViolation]:
         wrong = []
@@ -161,7 +161,7 @@ class Terms:
                 wrong.append(errors.FieldViolation(f"charge_terms.{field}", f"expected {low} to {high}"))
 
         for field in ("penalty_rate_e4", "interest_rate_e4", "surcharge_e4", "fees_rate_e4"):
-            within(field, 0, charges.RATE_UNIT)
+            within(field, 0, money.RATE_UNIT)
         for field in ("penalty_minor", "late_payment_minor", "expenses_minor"):
             within(field, 0, MAX_MINOR)
         within("grace_days", 0, MAX_GRACE_DAYS)

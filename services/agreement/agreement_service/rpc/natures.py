@@ -11,7 +11,7 @@ from agreement_service.store import agreements as agreement_store
 from agreement_service.store import novations as novation_store
 from agreement_service.usecases import facts, moments
 from recupera.agreement.v1 import agreement_pb2
-from servicekit import dates, db, errors, ids
+from servicekit import dates, db, errors, ids, money
 
 MAX_RESPONSIBLE = 120
 
@@ -103,7 +103,7 @@ class Beside:
             shown.grace_date.CopyFrom(dates.to_proto(details.grace_date))
         if record.id in self._documents:
             shown.signed_document.CopyFrom(document(self._documents[record.id], self._moment.now))
-        shown.paid_rate_e4 = record.paid_minor * creditors.RATE_UNIT // record.total_minor
+        shown.paid_rate_e4 = record.paid_minor * money.RATE_UNIT // record.total_minor
         going_on = record.state in accounts.IN_FORCE
         if going_on and (due := facts.next_due_date(rows)) is not None:
             shown.next_due_date.CopyFrom(dates.to_proto(due))

@@ -12,8 +12,8 @@ from agreement_service.rpc import common, conditions
 from agreement_service.store import creditors as creditor_store
 from agreement_service.store import limits as limit_store
 from agreement_service.usecases import creditors as creditor_cases
-from agreement_service.usecases import limits as limit_cases
 from agreement_service.usecases import existing, moments
+from agreement_service.usecases import limits as limit_cases
 from recupera.agreement.v1 import offer_service_pb2, offer_service_pb2_grpc, offers_pb2
 from servicekit import dates, db, errors, names, pagination
 

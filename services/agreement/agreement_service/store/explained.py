@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from agreement_service.domain import balances
 from agreement_service.domain import charges as domain
 from agreement_service.store import charges, tables
-from servicekit import db
+from servicekit import db, money
 
 _RULES = list(domain.Rule)
 _NUMBER = {rule: number for number, rule in enumerate(_RULES)}
@@ -313,12 +313,12 @@ class _Sources:
     def _tell(self, number: int, rule_number: int) -> _Told:
         rule = _RULES[rule_number]
         terms = self._terms[number - 1] if number != OWN else None
-        through, numerator, denominator, code = self._date, 0, domain.RATE_UNIT, ""
+        through, numerator, denominator, code = self._date, 0, money.RATE_UNIT, ""
         if rule in _FIXED:
             numerator = denominator = 1
         elif terms is None:
             if rule is domain.Rule.INTEREST_30:
-                denominator = domain.RATE_UNIT * domain.MONTH_DAYS
+                denominator = money.RATE_UNIT * domain.MONTH_DAYS
         elif rule is domain.Rule.INTEREST_SERIES:
             code, denominator, through = (
                 terms.interest_series,

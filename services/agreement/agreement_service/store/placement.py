@@ -105,8 +105,8 @@ _PLACE = tables.sql(
         ON CONFLICT DO NOTHING
     ), new_titles AS (
         INSERT INTO titles (agency, case_id, id, reference, batch_id, due_date, payable_until, principal_minor,
-            penalty_rate_e4, monthly_rate_e4, accrued_through, open_principal_minor, title_type, own_penalty, own_interest,
-            terms_id, bears_interest)
+            penalty_rate_e4, monthly_rate_e4, accrued_through, open_principal_minor, title_type, own_penalty,
+            own_interest, terms_id, bears_interest)
         SELECT CAST(:agency AS uuid), placed.case_id, placed.id, placed.reference, placed.batch_id,
             date '1970-01-01' + placed.due_day, date '1970-01-01' + placed.payable_day, placed.principal,
             least(placed.penalty_rate, contract.penalty_cap), placed.monthly_rate, date '1970-01-01' + placed.due_day,

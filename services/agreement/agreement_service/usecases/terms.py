@@ -14,11 +14,10 @@ from agreement_service.store import accounts as account_store
 from agreement_service.store import payments as payment_store
 from agreement_service.store import terms as store
 from agreement_service.usecases import existing, moments
-from servicekit import db, errors, ids
+from servicekit import db, errors, ids, money
 
 MAX_CONTENT = 1_048_576
 MAX_ROWS_NAMED = 20
-CURRENCIES = ("BRL", "EUR")
 
 
 class SeriesUnknown(errors.ServiceError):
@@ -47,8 +46,9 @@ def put(
     Raises InvalidRequest, ChargeAboveLegalLimit naming field, limit and law (R09, R21), ResourceNotFound.
     """
     wrong = []
-    if scope.currency not in CURRENCIES:
-        wrong.append(errors.FieldViolation("charge_terms.currency", f"expected {' or '.join(CURRENCIES)}"))
+    if scope.currency not in money.CURRENCIES:
+        expected = " or ".join(sorted(money.CURRENCIES))
+        wrong.append(errors.FieldViolation("charge_terms.currency", f"expected {expected}"))
     if len(scope.product) > 100 or "\0" in scope.product:
         wrong.append(errors.FieldViolation("charge_terms.product", "expected at most 100 characters"))
     if scope.product and scope.creditor_id is None:
