@@ -136,6 +136,15 @@ def balance_of(agency, placed):
 # -- reported, unconfirmed, confirmed ----------------------------------------------------------------------------------
 
 
+def test_money_that_the_bank_has_is_not_of_tomorrow(agency, desk):
+    tomorrow = agency.today + datetime.timedelta(days=1)
+    with pytest.raises(errors.InvalidRequest, match="value_date"):
+        desk.record(100, value_date=tomorrow)
+    desk.record(100, value_date=agency.today)
+    desk.record(100, value_date=tomorrow, unconfirmed=True)
+
+
+
 def test_a_collectors_entry_waits_for_the_banks_file(agency, desk):
     (placed,) = agency.place((TUESDAY, 100_000))
     report = agency.report(10_000, title_reference=placed.reference, unconfirmed=True)

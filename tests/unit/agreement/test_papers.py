@@ -54,10 +54,21 @@ class Directory:
         return dict.fromkeys(case_ids, NAMES) if self.known else {}
 
 
-def slip(bank="341", *, number=10_152, minor=12_750, titles=(), payable=datetime.date(2026, 12, 30)):
+def slip(
+    bank="341",
+    *,
+    number=10_152,
+    minor=12_750,
+    titles=(),
+    payable=datetime.date(2026, 12, 30),
+    document="16727230000197",
+):
     """A registered boleto of a bank, of an instalment unless titles are given."""
     account = collection.CollectionAccount(
-        bank=bank, beneficiary_name="Recupera Cobranças Ltda.", **ACCOUNTS[bank]
+        bank=bank,
+        beneficiary_name="Recupera Cobranças Ltda.",
+        beneficiary_document=document,
+        **ACCOUNTS[bank],
     )
     rules, due = banks.of(bank), datetime.date(2026, 11, 30)
     ours = rules.our_number(account, number, due)
@@ -145,7 +156,7 @@ def test_a_slip_says_what_a_person_expects():
     for part in (
         "Recibo do Pagador",
         "Ficha de Compensação",
-        "Recupera Cobranças Ltda.",
+        "Recupera Cobranças Ltda. · CNPJ 16.727.230/0001-97",
         "Maria Aparecida da Conceição Gonçalves",
         "CPF 390.533.447-05",
         "CEP 01234-567",
@@ -159,6 +170,13 @@ def test_a_slip_says_what_a_person_expects():
         "Não receber após 30/12/2026.",
     ):
         assert part in plain, part
+
+
+def test_an_account_without_a_document_is_the_creditors():
+    _, text = seen(render(slip(document="")))
+    plain = " ".join(text.split())
+    assert "Beneficiário Lojas Andrade Comércio de Móveis S.A. · CNPJ 12.ABC.345/01DE-35" in plain
+    assert "Recupera" not in plain
 
 
 def test_the_barcode_is_103_by_13_millimetres():

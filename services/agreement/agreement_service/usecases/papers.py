@@ -130,9 +130,11 @@ def _data(paper: Paper, names: providers.Parties) -> dict[str, object]:
 
 
 def _payee(account: collection.CollectionAccount, names: providers.Parties) -> dict[str, str]:
+    # an account without a document of its own is the creditor's: name and number are one company's
+    own = bool(account.beneficiary_document)
     return {
-        "name": account.beneficiary_name,
-        "document": texts.document(account.beneficiary_document or names.creditor_document),
+        "name": account.beneficiary_name if own else names.creditor_name,
+        "document": texts.document(account.beneficiary_document if own else names.creditor_document),
         "code": banks.of(account.bank).payee(account) if account.bank else "",
     }
 

@@ -148,9 +148,13 @@ def record(
 ) -> uuid.UUID:
     """Enter one credit by hand; its payment's id.
 
-    Raises what `enter` refuses with, and, where it names a case, ResourceNotFound, CurrencyDiffers, CreditorDiffers,
-    TitleNotOfCase.
+    One that the bank has confirmed has a value date of today or before. Raises what `enter` refuses with, InvalidRequest,
+    and, where it names a case, ResourceNotFound, CurrencyDiffers, CreditorDiffers, TitleNotOfCase.
     """
+    if report.value_date > moment.business_date and not report.unconfirmed:
+        raise errors.invalid(
+            "value_date", f"expected {moment.business_date} or earlier, or an unconfirmed payment"
+        )
     if report.case_id is not None:
         matching.check_case(
             tx,
