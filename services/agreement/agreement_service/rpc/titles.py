@@ -6,12 +6,12 @@ import uuid
 
 import grpc
 
-from agreement_service.domain import accounts
+from agreement_service.domain import accounts, relative_dates
 from agreement_service.rpc import common
 from agreement_service.store import placement
 from agreement_service.usecases import moments, summary, titles
 from recupera.agreement.v1 import agreement_pb2, agreement_service_pb2
-from servicekit import dates, db, ids, names, pagination, rpc
+from servicekit import dates, db, errors, ids, names, pagination, rpc
 
 
 class Titles(common.Methods):
@@ -20,23 +20,35 @@ class Titles(common.Methods):
     def ListTitles(
         self, request: agreement_service_pb2.ListTitlesRequest, context: grpc.ServicerContext
     ) -> agreement_service_pb2.ListTitlesResponse:
-        """Titles of a case by due date, or of the agency by case."""
+        """Titles of a case by due date, or of the agency by case; all pages as on the first one's business date."""
         agency = common.agency_of(request.parent, "parent")
         case_id = ids.parse(request.case_id, "case_id") if request.case_id else None
-        key = (datetime.date, uuid.UUID) if case_id is not None else (uuid.UUID, uuid.UUID)
-        page = pagination.read(request, key=key)
+        states = frozenset(_state(value, f"states[{at}]") for at, value in enumerate(request.states))
+        by_date = case_id is not None
+        page = pagination.read(
+            request, key=(datetime.date if by_date else uuid.UUID, uuid.UUID, datetime.date)
+        )
+        after, counted_from = (page.after[:2], page.after[2]) if page.after is not None else (None, None)
         with db.begin(self.engine, agency=agency) as tx:
-            business_date = moments.read(tx, agency).business_date
+            business_date = counted_from or moments.read(tx, agency).business_date
+            wanted = placement.Filter(
+                due_from=_day(request.due_from, "due_from", business_date),
+                due_to=_day(request.due_to, "due_to", business_date),
+                states=states,
+            )
             rows = placement.page(
                 tx,
                 agency,
                 creditor=rpc.caller().creditor,
                 case_id=case_id,
-                after=page.after,
+                after=after,
                 limit=page.limit,
+                wanted=wanted,
+                business_date=business_date,
             )
-        by_date = case_id is not None
-        kept, token = page.cut(rows, key=lambda row: (row.due_date if by_date else row.case_id, row.id))
+        kept, token = page.cut(
+            rows, key=lambda row: (row.due_date if by_date else row.case_id, row.id, business_date)
+        )
         return agreement_service_pb2.ListTitlesResponse(
             titles=[shown(agency, row, business_date) for row in kept], next_page_token=token
         )
@@ -113,12 +125,27 @@ def shown(agency: uuid.UUID, row: placement.Listed, business_date: datetime.date
         principal=common.money_of(row.principal_minor, row.currency),
         open_principal=common.money_of(row.open_principal_minor, row.currency),
         acquirer=row.acquirer,
+        title_type=row.title_type,
     )
     if row.origin_agreement_id is not None:
         found.origin_agreement = names.format(
             common.AGREEMENT, agency=agency, agreement=row.origin_agreement_id
         )
     return found
+
+
+def _day(text: str, field: str, business_date: datetime.date) -> datetime.date | None:
+    return relative_dates.resolve(text, business_date=business_date, field=field) if text else None
+
+
+def _state(value: int, field: str) -> accounts.TitleState:
+    for state in accounts.TitleState:
+        if agreement_pb2.Title.State.Value(f"STATE_{state.value}") == value:
+            return state
+    raise errors.invalid(
+        field,
+        f"expected a state that titles take: {', '.join(f'STATE_{one}' for one in accounts.TitleState)}",
+    )
 
 
 def _sums(sums: summary.Sums) -> agreement_pb2.MoneySummary:

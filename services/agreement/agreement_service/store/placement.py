@@ -65,6 +65,16 @@ class Listed:
     currency: str
     origin_agreement_id: uuid.UUID | None
     acquirer: str
+    title_type: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which titles: due from and to these days (None: no bound), in one of these states as shown (none: any)."""
+
+    due_from: datetime.date | None = None
+    due_to: datetime.date | None = None
+    states: frozenset[accounts.TitleState] = frozenset()
 
 
 _RESOLVED = terms.RESOLVED.format(
@@ -161,18 +171,28 @@ _BATCH = tables.sql(
 _LIST = """
     SELECT titles.id, titles.case_id, titles.reference, titles.state, titles.due_date, titles.payable_until,
         titles.principal_minor, titles.open_principal_minor, case_accounts.currency, titles.origin_agreement_id,
-        titles.acquirer
+        titles.acquirer, titles.title_type
     FROM titles JOIN case_accounts ON case_accounts.agency = titles.agency AND case_accounts.case_id = titles.case_id
     WHERE titles.agency = :agency AND (CAST(:creditor AS uuid) IS NULL OR case_accounts.creditor_id = :creditor)
 """
+# PAST_DUE is not stored: accounts.title_state_on
+_FILTER = """
+        AND (CAST(:due_from AS date) IS NULL OR titles.due_date >= CAST(:due_from AS date))
+        AND (CAST(:due_to AS date) IS NULL OR titles.due_date <= CAST(:due_to AS date))
+        AND (CAST(:states AS text[]) IS NULL OR CASE WHEN titles.state = 'OPEN'
+            AND titles.payable_until < CAST(:business_date AS date) THEN 'PAST_DUE' ELSE titles.state END
+            = ANY(CAST(:states AS text[])))
+"""
 _LIST_CASE = tables.sql(
     _LIST
+    + _FILTER
     + """ AND titles.case_id = :case_id AND (CAST(:after_date AS date) IS NULL
             OR (titles.due_date, titles.id) > (:after_date, CAST(:after_id AS uuid)))
     ORDER BY titles.due_date, titles.id LIMIT :limit"""
 )
 _LIST_ALL = tables.sql(
     _LIST
+    + _FILTER
     + """ AND (CAST(:after_case AS uuid) IS NULL
             OR (titles.case_id, titles.id) > (:after_case, CAST(:after_id AS uuid)))
     ORDER BY titles.case_id, titles.id LIMIT :limit"""
@@ -256,11 +276,21 @@ def page(
     *,
     creditor: uuid.UUID | None,
     case_id: uuid.UUID | None,
-    after: tuple[object, ...] | None,
+    after: tuple[object, object] | None,
     limit: int,
+    wanted: Filter,
+    business_date: datetime.date,
 ) -> list[Listed]:
-    """Titles of a case by (due date, id), or of all by (case, id)."""
-    scope = {"agency": agency, "creditor": creditor, "limit": limit}
+    """Titles of a case by (due date, id), or of all by (case, id), as they are on the business date."""
+    scope = {
+        "agency": agency,
+        "creditor": creditor,
+        "limit": limit,
+        "due_from": wanted.due_from,
+        "due_to": wanted.due_to,
+        "states": sorted(wanted.states) or None,
+        "business_date": business_date,
+    }
     if case_id is not None:
         date, title_id = after or (None, None)
         found = tx.execute(
