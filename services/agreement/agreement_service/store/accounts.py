@@ -4,7 +4,6 @@ import dataclasses
 import datetime
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from agreement_service.domain import accounts, creditors
 from agreement_service.store import tables, terms
@@ -66,6 +65,9 @@ _BOUND_WITH = tables.sql(
         ON other.agency = one.agency AND other.agreement_id = one.agreement_id
     WHERE one.agency = :agency AND one.case_id = ANY(CAST(:ids AS uuid[]))
     """
+)
+_MEMBERS = tables.sql(
+    "SELECT case_id FROM case_accounts WHERE agency = :agency AND agreement_id = ANY(CAST(:ids AS uuid[]))"
 )
 _BALANCE = (
     "open_principal_minor",
@@ -206,13 +208,12 @@ def cases(
     tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID], *, creditor: uuid.UUID | None = None
 ) -> dict[uuid.UUID, CaseAccount]:
     """The accounts of these cases that exist (and are the creditor's, where one is given)."""
-    found = tx.execute(_CASES, {"agency": agency, "ids": sorted(set(ids)), "creditor": creditor}).mappings()
+    params = {"agency": agency, "ids": tables.array(set(ids)), "creditor": creditor}
+    found = tables.rows(tx.execute(_CASES, params))
     return {row["case_id"]: CaseAccount(**row) for row in found}
 
 
-def places(
-    tx: db.Transaction, agency: uuid.UUID, title_ids: Iterable[uuid.UUID]
-) -> dict[uuid.UUID, Place]:
+def places(tx: db.Transaction, agency: uuid.UUID, title_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Place]:
     """Case, creditor and currency of these titles, by title; of those that exist."""
     found = tx.execute(_PLACES, {"agency": agency, "ids": sorted(set(title_ids))}).mappings()
     return {row["title_id"]: Place(**row) for row in found}
@@ -228,29 +229,33 @@ def lock(tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID]) -> dic
         wanted |= _bound_with(tx, agency, wanted)
         mark = tx.connection.begin_nested()
         db.lock_anchors(tx, ANCHORS, agency, wanted)
-        if not _bound_with(tx, agency, wanted) - wanted:
+        locked = cases(tx, agency, wanted)
+        bound = tables.array({one.agreement_id for one in locked.values()} - {None})
+        if not set(tx.execute(_MEMBERS, {"agency": agency, "ids": bound}).scalars()) - wanted:
             mark.commit()
-            return cases(tx, agency, wanted)
+            return locked
         mark.rollback()
 
 
 def _bound_with(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID]) -> set[uuid.UUID]:
     if not ids:
         return set()
-    return set(tx.execute(_BOUND_WITH, {"agency": agency, "ids": sorted(ids)}).scalars())
+    return set(tx.execute(_BOUND_WITH, {"agency": agency, "ids": tables.array(ids)}).scalars())
 
 
 def titles(
     tx: db.Transaction, agency: uuid.UUID, case_ids: Iterable[uuid.UUID], *, also: Iterable[uuid.UUID] = ()
 ) -> list[accounts.Title]:
     """Titles of these cases that are open or in an agreement, and `also` these."""
-    params = {"agency": agency, "case_ids": sorted(set(case_ids)), "also": sorted(set(also))}
-    found = tx.execute(_TITLES, params).mappings().all()
+    params = {
+        "agency": agency,
+        "case_ids": tables.array(set(case_ids)),
+        "also": tables.array(set(also)),
+    }
+    found = tables.rows(tx.execute(_TITLES, params))
     rules = terms.rules(tx, agency, {row["terms_id"] for row in found if row["terms_id"] is not None})
     return [
-        accounts.Title(
-            **{**row, "state": accounts.TitleState(row["state"]), "rules": rules[row["terms_id"]]}
-        )
+        accounts.Title(**{**row, "state": accounts.TitleState(row["state"]), "rules": rules[row["terms_id"]]})
         for row in found
     ]
 
@@ -259,9 +264,7 @@ def posted_charges(
     tx: db.Transaction, agency: uuid.UUID, titles: Iterable[accounts.Title]
 ) -> dict[uuid.UUID, list[accounts.Entry]]:
     """What is charged on these titles by title, net of contra entries, in the order in which it was posted."""
-    charged = [
-        one for one in titles if any(one.charged_of(component) for component in accounts.CHARGES)
-    ]
+    charged = [one for one in titles if any(one.charged_of(component) for component in accounts.CHARGES)]
     grouped: dict[uuid.UUID, list[accounts.Entry]] = {}
     if charged:
         ids = {
@@ -282,7 +285,7 @@ def agreements(
     tx: db.Transaction, agency: uuid.UUID, ids: Iterable[uuid.UUID]
 ) -> dict[uuid.UUID, accounts.Agreement]:
     """Agreements by id."""
-    found = tx.execute(_AGREEMENTS, {"agency": agency, "ids": sorted(set(ids))}).mappings()
+    found = tables.rows(tx.execute(_AGREEMENTS, {"agency": agency, "ids": tables.array(set(ids))}))
     return {
         row["agreement_id"]: accounts.Agreement(
             **{
@@ -302,7 +305,8 @@ def instalments(
 ) -> dict[uuid.UUID, list[accounts.Instalment]]:
     """Instalments by agreement."""
     grouped: dict[uuid.UUID, list[accounts.Instalment]] = {}
-    for row in tx.execute(_INSTALMENTS, {"agency": agency, "ids": sorted(set(agreement_ids))}).mappings():
+    params = {"agency": agency, "ids": tables.array(set(agreement_ids))}
+    for row in tables.rows(tx.execute(_INSTALMENTS, params)):
         instalment = accounts.Instalment(**{**row, "state": accounts.InstalmentState(row["state"])})
         grouped.setdefault(instalment.agreement_id, []).append(instalment)
     return grouped
@@ -313,10 +317,9 @@ def agreed(
 ) -> dict[uuid.UUID, list[accounts.AgreedTitle]]:
     """Agreed titles by agreement: those that it is paid by, or the originals that left circulation (`novated`)."""
     grouped: dict[uuid.UUID, list[accounts.AgreedTitle]] = {}
-    params = {"agency": agency, "ids": sorted(set(agreement_ids)), "novated": novated}
-    for row in tx.execute(_AGREED, params).mappings():
-        fields = dict(row)
-        grouped.setdefault(fields.pop("agreement_id"), []).append(accounts.AgreedTitle(**fields))
+    params = {"agency": agency, "ids": tables.array(set(agreement_ids)), "novated": novated}
+    for row in tables.rows(tx.execute(_AGREED, params)):
+        grouped.setdefault(row.pop("agreement_id"), []).append(accounts.AgreedTitle(**row))
     return grouped
 
 
@@ -333,16 +336,16 @@ def write_titles(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[accoun
     if not changed:
         return
     ordered = sorted(changed, key=lambda title: (title.case_id, title.title_id))
-    columns: dict[str, list[Any]] = {
-        "case_ids": [title.case_id for title in ordered],
-        "ids": [title.title_id for title in ordered],
-        "accrued_through": [title.accrued_through for title in ordered],
-        "corrected_through": [title.corrected_through for title in ordered],
-        "once_charged": [title.once_charged for title in ordered],
-        "agreement_ids": [title.agreement_id for title in ordered],
-        "states": [title.state.value for title in ordered],
-        "versions": [title.version for title in ordered],
-        **{name: [getattr(title, name) for title in ordered] for name in _BALANCE},
+    columns: dict[str, str] = {
+        "case_ids": tables.array([title.case_id for title in ordered]),
+        "ids": tables.array([title.title_id for title in ordered]),
+        "accrued_through": tables.array([title.accrued_through for title in ordered]),
+        "corrected_through": tables.array([title.corrected_through for title in ordered]),
+        "once_charged": tables.array([title.once_charged for title in ordered]),
+        "agreement_ids": tables.array([title.agreement_id for title in ordered]),
+        "states": tables.array([title.state.value for title in ordered]),
+        "versions": tables.array([title.version for title in ordered]),
+        **{name: tables.array([getattr(title, name) for title in ordered]) for name in _BALANCE},
     }
     _all_written(tx.execute(_WRITE_TITLES, {"agency": agency, **columns}).rowcount, len(ordered))
 
@@ -351,15 +354,15 @@ def write_instalments(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[a
     """Write instalments whose version was counted up by one since they were loaded."""
     if not changed:
         return
-    ordered = sorted(changed, key=lambda instalment: instalment.instalment_id)
-    columns: dict[str, list[Any]] = {
-        "ids": [one.instalment_id for one in ordered],
-        "charged_interest": [one.charged_interest_minor for one in ordered],
-        "paid_interest": [one.paid_interest_minor for one in ordered],
-        "paid_capital": [one.paid_capital_minor for one in ordered],
-        "paid_dates": [one.paid_date for one in ordered],
-        "states": [one.state.value for one in ordered],
-        "versions": [one.version for one in ordered],
+    ordered = sorted(changed, key=lambda instalment: instalment.instalment_id.int)
+    columns: dict[str, str] = {
+        "ids": tables.array([one.instalment_id for one in ordered]),
+        "charged_interest": tables.array([one.charged_interest_minor for one in ordered]),
+        "paid_interest": tables.array([one.paid_interest_minor for one in ordered]),
+        "paid_capital": tables.array([one.paid_capital_minor for one in ordered]),
+        "paid_dates": tables.array([one.paid_date for one in ordered]),
+        "states": tables.array([one.state.value for one in ordered]),
+        "versions": tables.array([one.version for one in ordered]),
     }
     _all_written(tx.execute(_WRITE_INSTALMENTS, {"agency": agency, **columns}).rowcount, len(ordered))
 
@@ -369,12 +372,12 @@ def write_agreements(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[ac
     if not changed:
         return
     ordered = sorted(changed, key=lambda agreement: agreement.agreement_id)
-    columns: dict[str, list[Any]] = {
-        "ids": [one.agreement_id for one in ordered],
-        "states": [one.state.value for one in ordered],
-        "end_dates": [one.end_date for one in ordered],
-        "grace_dates": [one.grace_date for one in ordered],
-        "versions": [one.version for one in ordered],
+    columns: dict[str, str] = {
+        "ids": tables.array([one.agreement_id for one in ordered]),
+        "states": tables.array([one.state.value for one in ordered]),
+        "end_dates": tables.array([one.end_date for one in ordered]),
+        "grace_dates": tables.array([one.grace_date for one in ordered]),
+        "versions": tables.array([one.version for one in ordered]),
     }
     _all_written(tx.execute(_WRITE_AGREEMENTS, {"agency": agency, **columns}).rowcount, len(ordered))
 
@@ -389,22 +392,22 @@ def post(
     """Add entries to the ledger, in order."""
     if not postings:
         return
-    columns: dict[str, list[Any]] = {
-        "case_ids": [one.entry.case_id for one in postings],
-        "title_ids": [one.entry.title_id for one in postings],
-        "instalment_ids": [one.entry.instalment_id for one in postings],
-        "components": [one.entry.component.value for one in postings],
-        "kinds": [one.entry.kind.value for one in postings],
-        "amounts": [one.entry.amount_minor for one in postings],
-        "value_dates": [one.value_date for one in postings],
-        "from_dates": [one.entry.from_date for one in postings],
-        "through_dates": [one.entry.through_date for one in postings],
-        "bases": [one.entry.base_minor for one in postings],
-        "numerators": [one.entry.numerator for one in postings],
-        "denominators": [one.entry.denominator for one in postings],
-        "rules": [one.entry.rule for one in postings],
-        "payment_ids": [one.payment_id for one in postings],
-        "agreement_ids": [one.agreement_id for one in postings],
+    columns: dict[str, str] = {
+        "case_ids": tables.array([one.entry.case_id for one in postings]),
+        "title_ids": tables.array([one.entry.title_id for one in postings]),
+        "instalment_ids": tables.array([one.entry.instalment_id for one in postings]),
+        "components": tables.array([one.entry.component.value for one in postings]),
+        "kinds": tables.array([one.entry.kind.value for one in postings]),
+        "amounts": tables.array([one.entry.amount_minor for one in postings]),
+        "value_dates": tables.array([one.value_date for one in postings]),
+        "from_dates": tables.array([one.entry.from_date for one in postings]),
+        "through_dates": tables.array([one.entry.through_date for one in postings]),
+        "bases": tables.array([one.entry.base_minor for one in postings]),
+        "numerators": tables.array([one.entry.numerator for one in postings]),
+        "denominators": tables.array([one.entry.denominator for one in postings]),
+        "rules": tables.array([one.entry.rule for one in postings]),
+        "payment_ids": tables.array([one.payment_id for one in postings]),
+        "agreement_ids": tables.array([one.agreement_id for one in postings]),
     }
     tx.execute(_POST, {"agency": agency, "business_date": business_date, **columns})
 
@@ -413,7 +416,8 @@ def bind(
     tx: db.Transaction, agency: uuid.UUID, case_ids: Iterable[uuid.UUID], agreement_id: uuid.UUID | None
 ) -> None:
     """Give cases an agreement, or take it away: a new epoch of their payments begins."""
-    tx.execute(_BIND, {"agency": agency, "ids": sorted(set(case_ids)), "agreement_id": agreement_id})
+    ids = tables.array(set(case_ids))
+    tx.execute(_BIND, {"agency": agency, "ids": ids, "agreement_id": agreement_id})
 
 
 def new_epoch(tx: db.Transaction, agency: uuid.UUID, case_ids: Iterable[uuid.UUID]) -> None:

@@ -280,7 +280,7 @@ def of_titles(
     """Instruments in these states that pay one of these titles outside an agreement."""
     params = {
         "agency": agency,
-        "ids": sorted(set(title_ids)),
+        "ids": tables.array(sorted(set(title_ids))),
         "states": sorted(state.value for state in states),
     }
     return _read(tx, _OF_TITLES, params)
@@ -343,7 +343,8 @@ def close_instalments(
 
     One that is being registered right now is closed when its outcome comes.
     """
-    return _read(tx, _CLOSE_INSTALMENTS, {"agency": agency, "ids": sorted(set(instalment_ids)), "now": now})
+    params = {"agency": agency, "ids": tables.array(sorted(set(instalment_ids))), "now": now}
+    return _read(tx, _CLOSE_INSTALMENTS, params)
 
 
 def close(

@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -361,21 +360,21 @@ def save_endings(
     """Keep what the end of agreements did, in place of what an earlier end did; their cases are free already."""
     if not endings:
         return
-    scope = {"agency": agency, "ids": sorted(endings)}
+    scope = {"agency": agency, "ids": tables.array(sorted(endings))}
     tx.execute(_DROP_ENTRIES, scope)
     rows = [
         (key, place, entry) for key in sorted(endings) for place, entry in enumerate(endings[key], start=1)
     ]
     if rows:
-        columns: dict[str, list[Any]] = {
-            "ids": [key for key, _, _ in rows],
-            "places": [place for _, place, _ in rows],
-            "case_ids": [entry.case_id for _, _, entry in rows],
-            "title_ids": [entry.title_id for _, _, entry in rows],
-            "instalment_ids": [entry.instalment_id for _, _, entry in rows],
-            "components": [entry.component.value for _, _, entry in rows],
-            "kinds": [entry.kind.value for _, _, entry in rows],
-            "amounts": [entry.amount_minor for _, _, entry in rows],
+        columns: dict[str, str] = {
+            "ids": tables.array([key for key, _, _ in rows]),
+            "places": tables.array([place for _, place, _ in rows]),
+            "case_ids": tables.array([entry.case_id for _, _, entry in rows]),
+            "title_ids": tables.array([entry.title_id for _, _, entry in rows]),
+            "instalment_ids": tables.array([entry.instalment_id for _, _, entry in rows]),
+            "components": tables.array([entry.component.value for _, _, entry in rows]),
+            "kinds": tables.array([entry.kind.value for _, _, entry in rows]),
+            "amounts": tables.array([entry.amount_minor for _, _, entry in rows]),
         }
         tx.execute(_ADD_ENTRIES, {"agency": agency, **columns})
     tx.execute(_END_EPOCHS, scope)

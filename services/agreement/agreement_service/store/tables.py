@@ -5,6 +5,8 @@ references are compared through the natural key of the row they point to. DDL is
 together. Amounts are `bigint` minor units of the currency of the row's case, agreement or payment.
 """
 
+import uuid
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,6 +39,26 @@ def sql(text: str) -> sa.TextClause:
     """A statement. The agency becomes a sub-query, as in the policies: as a plain value the planner would think that an
     agency it has no statistics of has one row, and take any index that begins with it."""
     return sa.text(text.replace("= :agency", "= (SELECT CAST(:agency AS uuid))"))
+
+
+def array(values: Iterable[object]) -> str:
+    """A PostgreSQL array of numbers, dates, UUIDs, booleans or words of this service (no quotes or backslashes), None
+    as NULL; the statement casts it. For many values: a list would be turned into the same text value by value by the
+    driver, four times as slowly."""
+    return "{" + ",".join([_ELEMENTS.get(type(one), str)(one) for one in values]) + "}"
+
+
+def rows(found: sa.CursorResult[Any]) -> list[dict[str, Any]]:
+    """Rows by column name, as dictionaries: a third of the cost of `mappings()` where every row is opened."""
+    names = tuple(found.keys())
+    return [dict(zip(names, row, strict=True)) for row in found.all()]
+
+
+_ELEMENTS: dict[type, Callable[[Any], str]] = {
+    uuid.UUID: lambda one: one.hex,
+    type(None): lambda one: "NULL",
+    str: lambda one: f'"{one}"',
+}
 
 
 def business(name: str, type_: sa.types.TypeEngine[Any], *, key: bool = False) -> sa.Column[Any]:

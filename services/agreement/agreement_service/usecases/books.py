@@ -4,11 +4,12 @@ Lock order of the service: the guard of unidentified payments, then unidentified
 Everything that belongs to a case is written under the case's lock.
 """
 
-import copy
 import dataclasses
 import datetime
+import operator
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from agreement_service import providers
 from agreement_service.domain import accounts
@@ -29,6 +30,16 @@ _CLOSED = frozenset(
 )
 
 
+def _values(kind: type) -> Callable[[Any], object]:
+    """What two objects of a dataclass are compared by."""
+    return operator.attrgetter(*(field.name for field in dataclasses.fields(kind) if field.compare))
+
+
+_title, _instalment, _agreement = (
+    _values(kind) for kind in (accounts.Title, accounts.Instalment, accounts.Agreement)
+)
+
+
 @dataclasses.dataclass(kw_only=True)
 class Books:
     """The accounts of some cases. `open_books` makes one; `save` writes and publishes what changed."""
@@ -42,20 +53,24 @@ class Books:
     account_of: Mapping[uuid.UUID, accounts.Account]
     payments: dict[uuid.UUID, payment_store.Payment] = dataclasses.field(default_factory=dict)
     applied: dict[uuid.UUID, accounts.Payment] = dataclasses.field(default_factory=dict)
-    _titles: dict[uuid.UUID, accounts.Title] = dataclasses.field(default_factory=dict)
-    _instalments: dict[uuid.UUID, accounts.Instalment] = dataclasses.field(default_factory=dict)
-    _agreements: dict[uuid.UUID, accounts.Agreement] = dataclasses.field(default_factory=dict)
+    _titles: dict[uuid.UUID, object] = dataclasses.field(default_factory=dict)
+    _instalments: dict[uuid.UUID, object] = dataclasses.field(default_factory=dict)
+    _agreements: dict[uuid.UUID, object] = dataclasses.field(default_factory=dict)
+    _closed: set[uuid.UUID] = dataclasses.field(default_factory=set)
     _shares: dict[uuid.UUID, dict[uuid.UUID, int]] = dataclasses.field(default_factory=dict)
     _changed: set[uuid.UUID] = dataclasses.field(default_factory=set)
 
     def remember(self) -> None:
         """Note how everything stands: what differs from it is written by `save`."""
         for account in self.loaded:
-            self._titles |= {one.title_id: copy.copy(one) for one in account.titles}
+            for title in account.titles:
+                self._titles[title.title_id] = _title(title)
             for instalment in (*account.instalments, *account.ended):
-                self._instalments[instalment.instalment_id] = copy.copy(instalment)
+                self._instalments[instalment.instalment_id] = _instalment(instalment)
+                if instalment.state in _CLOSED:
+                    self._closed.add(instalment.instalment_id)
             if account.agreement is not None:
-                self._agreements[account.agreement.agreement_id] = copy.copy(account.agreement)
+                self._agreements[account.agreement.agreement_id] = _agreement(account.agreement)
         self._shares = {
             key: shares(one.entries) or {one.case_id: 0}
             for key, one in self.applied.items()
@@ -65,7 +80,7 @@ class Books:
     def take_up(self, account: accounts.Account, new: Sequence[accounts.Title]) -> None:
         """Titles that a novation made, inserted as they are."""
         account.add(new)
-        self._titles |= {one.title_id: copy.copy(one) for one in new}
+        self._titles |= {one.title_id: _title(one) for one in new}
 
     def settle(
         self,
@@ -110,13 +125,16 @@ class Books:
         """Write what changed, set-based, and publish it."""
         tx, agency, moment = self.tx, self.agency, self.moment
         titles = [
-            one for account in self.loaded for one in account.titles if one != self._titles[one.title_id]
+            one
+            for account in self.loaded
+            for one in account.titles
+            if _title(one) != self._titles[one.title_id]
         ]
         instalments = [
             one
             for account in self.loaded
             for one in (*account.instalments, *account.ended)
-            if one != self._instalments.get(one.instalment_id)
+            if _instalment(one) != self._instalments.get(one.instalment_id)
         ]
         moved = {one.agreement_id for one in instalments}
         agreements = [
@@ -125,7 +143,7 @@ class Books:
             if account.agreement is not None
             and (
                 account.agreement.agreement_id in moved
-                or account.agreement != self._agreements.get(account.agreement.agreement_id)
+                or _agreement(account.agreement) != self._agreements.get(account.agreement.agreement_id)
             )
         ]
         for title in titles:
@@ -183,13 +201,9 @@ class Books:
             moment=self.moment,
         )
         reopened = [
-            one
-            for one in instalments
-            if one.state not in _CLOSED
-            and one.instalment_id in self._instalments
-            and self._instalments[one.instalment_id].state in _CLOSED
+            one for one in instalments if one.state not in _CLOSED and one.instalment_id in self._closed
         ]
-        for account in self.loaded:
+        for account in self.loaded if reopened else ():
             mine = [one for one in reopened if one in account.instalments]
             if mine and account.agreement is not None:
                 instruments.issue(
@@ -210,12 +224,15 @@ class Books:
     ) -> None:
         tx, moment = self.tx, self.moment
         facts.titles_changed(tx, moment, [facts.title_row(one) for one in titles if not one.acquirer])
-        records = (
-            agreement_store.get(tx, self.agency, {one.agreement_id for one in instalments})
-            if instalments
-            else {}
-        )
-        case_ids = {key: record.case_ids for key, record in records.items()}
+        case_ids: dict[uuid.UUID, Sequence[uuid.UUID]] = {
+            account.agreement.agreement_id: account.agreement.case_ids
+            for account in self.loaded
+            if account.agreement is not None
+        }
+        over = {one.agreement_id for one in instalments} - case_ids.keys()
+        if over:
+            records = agreement_store.get(tx, self.agency, over)
+            case_ids |= {key: record.case_ids for key, record in records.items()}
         facts.instalments_changed(tx, moment, instalments, case_ids)
         for account in agreements:
             assert account.agreement is not None
@@ -271,13 +288,15 @@ def open_books(
     removed: Sequence[payment_store.Payment] = (),
     titles_too: Iterable[uuid.UUID] = (),
     whole_epoch: bool = False,
+    locked: Mapping[uuid.UUID, account_store.CaseAccount] | None = None,
 ) -> Books:
     """Lock and load the accounts of these cases, with what `new` and `removed` payments need to be settled, and the
     titles named, also where nothing is open of them.
 
     `removed` are of the present epoch of their case. `whole_epoch`: with all payments of the cases' present epochs.
+    `locked`: what the caller's own lock of these cases gave.
     """
-    cases = account_store.lock(tx, agency, case_ids)
+    cases = account_store.lock(tx, agency, case_ids) if locked is None else locked
     if whole_epoch:
         later = payment_store.later(tx, agency, cases, since=datetime.date.min)
     else:

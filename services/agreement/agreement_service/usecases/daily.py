@@ -2,6 +2,7 @@
 
 import datetime
 import uuid
+from collections.abc import Mapping
 
 from agreement_service import providers
 from agreement_service.domain import accounts
@@ -29,17 +30,18 @@ def run(
 
     An agreement over cases of several partitions is done by the first of them. Doing it again changes nothing.
     """
-    expiring = store.expired(tx, agency, partition=partition, date=date)
-    moving = store.moving(tx, agency, partition=partition, date=date)
+    expired, moving, own = store.touched(tx, agency, partition=partition, date=date)
     waiting = promise_store.due_cases(tx, agency, partition=partition, date=date)
     ending = instrument_store.expiring(tx, agency, partition=partition, date=date)
-    touched = store.cases(tx, agency, expiring | moving) if expiring or moving else set()
-    if touched := {*touched, *waiting, *ending}:
-        # all at once: partitions that share an agreement's cases would wait for each other otherwise
-        account_store.lock(tx, agency, touched)
-    if expiring or moving:
-        _expire(tx, agency, store.expire(tx, agency, expiring, date=date), moment=moment)
-        _move(tx, agency, moving, date=date, moment=moment, bank=bank)
+    # a lock takes the cases that an agreement in force binds; a proposal binds none
+    proposed = store.cases(tx, agency, expired) if expired else set()
+    touched = {*own, *proposed, *waiting, *ending}
+    # all at once: partitions that share an agreement's cases would wait for each other otherwise
+    locked = account_store.lock(tx, agency, touched) if touched else {}
+    if expired:
+        _expire(tx, agency, store.expire(tx, agency, expired, date=date), moment=moment)
+    if moving:
+        _move(tx, agency, moving, locked, date=date, moment=moment, bank=bank)
     if waiting:
         promises.judge(tx, agency, waiting, moment=moment)
     instruments.expire(tx, agency, ending, date=date, moment=moment)
@@ -47,8 +49,6 @@ def run(
 
 
 def _expire(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, moment: moments.Moment) -> None:
-    if not ids:
-        return
     rows = account_store.instalments(tx, agency, ids)
     for key, agreement in sorted(account_store.agreements(tx, agency, ids).items()):
         books.publish_agreement(
@@ -63,33 +63,27 @@ def _expire(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, momen
 def _move(
     tx: db.Transaction,
     agency: uuid.UUID,
-    ids: set[uuid.UUID],
+    moving: set[uuid.UUID],
+    locked: Mapping[uuid.UUID, account_store.CaseAccount],
     *,
     date: datetime.date,
     moment: moments.Moment,
     bank: providers.BankProvider,
 ) -> None:
-    # under the locks: another partition may have ended some of them meanwhile
-    going = store.in_force(tx, agency, ids) if ids else set()
-    if not going:
-        return
-    store.earn(tx, agency, going, date=date)
-    moved = store.move(tx, agency, going, date=date)
-    broken = store.defaulted(tx, agency, going)
-    facts.instalments_moved(tx, moment, [row for row in moved if row.agreement_id not in broken])
-    ordered = sorted(broken)
+    moved = store.move(tx, agency, moving, date=date)
+    facts.instalments_moved(tx, moment, moved)
+    broken = {row.agreement_id for row in moved if row.state == accounts.InstalmentState.DEFAULTED}
+    groups: dict[uuid.UUID, list[account_store.CaseAccount]] = {}
+    for case in locked.values():
+        if case.agreement_id in broken:
+            groups.setdefault(case.agreement_id, []).append(case)
+    ordered = sorted(groups)
     for first in range(0, len(ordered), BREAKING):
-        known = account_store.agreements(tx, agency, ordered[first : first + BREAKING])
-        life.end(
+        part = [case for key in ordered[first : first + BREAKING] for case in groups[key]]
+        life.breach(
             tx=tx,
             agency=agency,
-            ending={
-                key: accounts.AgreementState.EXPIRED
-                if one.state is accounts.AgreementState.AWAITING_DOWN_PAYMENT
-                else accounts.AgreementState.BROKEN
-                for key, one in known.items()
-            },
-            case_ids=[case_id for one in known.values() for case_id in one.case_ids],
+            locked={case.case_id: case for case in part},
             date=date,
             moment=moment,
             bank=bank,

@@ -19,6 +19,10 @@ from recupera.approvals.v1 import approvals_pb2
 from servicekit import dates, db, facts, topics
 
 TOPIC = "recupera.agreement.v1"
+_TITLE_STATES = {name.removeprefix("STATE_"): number for name, number in agreement_pb2.Title.State.items()}
+_INSTALMENT_STATES = {
+    name.removeprefix("STATE_"): number for name, number in agreement_pb2.Instalment.State.items()
+}
 
 
 def partitions() -> int:
@@ -41,24 +45,24 @@ def header(
 def titles_changed(
     tx: db.Transaction,
     moment: moments.Moment,
-    rows: Iterable[
-        tuple[uuid.UUID, uuid.UUID, int, accounts.TitleState, datetime.date, int, datetime.date]
-    ],
+    rows: Iterable[tuple[uuid.UUID, uuid.UUID, int, accounts.TitleState, datetime.date, int, datetime.date]],
 ) -> None:
     """Publish titles: case, id, version, stored state, payable until, open principal, due date."""
     for partition, part in facts.by_partition(rows, case_id=lambda row: row[0], partitions=partitions()):
         fact = header(moment)
         body = fact.titles_changed
-        for case_id, title_id, version, state, payable_until, open_principal, due_date in part:
-            shown = accounts.title_state_on(
-                state, payable_until=payable_until, business_date=moment.business_date
-            )
-            body.case_ids.append(case_id.bytes)
-            body.title_ids.append(title_id.bytes)
-            body.versions.append(version)
-            body.states.append(agreement_pb2.Title.State.Value(f"STATE_{shown.value}"))
-            body.open_principal_minor.append(open_principal)
-            body.due_days.append(dates.epoch_days(due_date))
+        case_ids, title_ids, versions, states, payable, open_principal, due_dates = zip(*part, strict=True)
+        today = moment.business_date
+        shown = [
+            accounts.title_state_on(state, payable_until=day, business_date=today)
+            for state, day in zip(states, payable, strict=True)
+        ]
+        body.case_ids.extend([one.bytes for one in case_ids])
+        body.title_ids.extend([one.bytes for one in title_ids])
+        body.versions.extend(versions)
+        body.states.extend([_TITLE_STATES[one.value] for one in shown])
+        body.open_principal_minor.extend(open_principal)
+        body.due_days.extend([dates.epoch_days(one) for one in due_dates])
         tx.publish(fact, partition=partition)
 
 
@@ -103,9 +107,7 @@ def titles_novated(
     tx.publish(fact, case_id=made[0].case_id)
 
 
-def promise_changed(
-    tx: db.Transaction, moment: moments.Moment, promise: promise_store.Promise
-) -> None:
+def promise_changed(tx: db.Transaction, moment: moments.Moment, promise: promise_store.Promise) -> None:
     """Publish what became of a promise."""
     fact = header(moment, subject=promise.contact_id, version=promise.version)
     body = fact.promise_changed
@@ -160,15 +162,14 @@ def instalments_changed(
     for partition, part in facts.by_partition(pairs, case_id=lambda pair: pair[0], partitions=partitions()):
         fact = header(moment)
         body = fact.instalments_changed
-        for case_id, one in part:
-            body.case_ids.append(case_id.bytes)
-            body.agreement_ids.append(one.agreement_id.bytes)
-            body.instalment_ids.append(one.instalment_id.bytes)
-            body.numbers.append(one.number)
-            body.states.append(agreement_pb2.Instalment.State.Value(f"STATE_{one.state.value}"))
-            body.due_days.append(dates.epoch_days(one.due_date))
-            body.open_minor.append(one.open_minor)
-            body.versions.append(one.version)
+        body.case_ids.extend([case_id.bytes for case_id, _ in part])
+        body.agreement_ids.extend([one.agreement_id.bytes for _, one in part])
+        body.instalment_ids.extend([one.instalment_id.bytes for _, one in part])
+        body.numbers.extend([one.number for _, one in part])
+        body.states.extend([_INSTALMENT_STATES[one.state.value] for _, one in part])
+        body.due_days.extend([dates.epoch_days(one.due_date) for _, one in part])
+        body.open_minor.extend([one.open_minor for _, one in part])
+        body.versions.extend([one.version for _, one in part])
         tx.publish(fact, partition=partition)
 
 
@@ -192,7 +193,6 @@ def instruments_changed(
 
 def instalments_moved(tx: db.Transaction, moment: moments.Moment, rows: Sequence[daily_store.Moved]) -> None:
     """Publish instalments as store.daily.move gives them: sorted by partition."""
-    states = dict(agreement_pb2.Instalment.State.items())
     for partition, group in itertools.groupby(rows, key=lambda row: row.partition):
         for part in facts.chunks(list(group)):
             fact = header(moment)
@@ -201,7 +201,7 @@ def instalments_moved(tx: db.Transaction, moment: moments.Moment, rows: Sequence
             body.agreement_ids.extend([row.agreement_id.bytes for row in part])
             body.instalment_ids.extend([row.id.bytes for row in part])
             body.numbers.extend([row.number for row in part])
-            body.states.extend([states[f"STATE_{row.state}"] for row in part])
+            body.states.extend([_INSTALMENT_STATES[row.state] for row in part])
             body.due_days.extend([dates.epoch_days(row.due_date) for row in part])
             body.open_minor.extend([row.open_minor for row in part])
             body.versions.extend([row.version for row in part])

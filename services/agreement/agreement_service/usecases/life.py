@@ -2,7 +2,7 @@
 
 import datetime
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agreement_service import providers
 from agreement_service.domain import accounts, confessions, limits, novations
@@ -280,18 +280,48 @@ def end(
 ) -> None:
     """End agreements in force, each as the state given and by its kind; many at a time."""
     opened = books.open_books(tx, agency, case_ids=case_ids, moment=moment, bank=bank)
+    _end(opened, lambda agreement: ending.get(agreement.agreement_id), date=date)
+
+
+def breach(
+    *,
+    tx: db.Transaction,
+    agency: uuid.UUID,
+    locked: Mapping[uuid.UUID, account_store.CaseAccount],
+    date: datetime.date,
+    moment: moments.Moment,
+    bank: providers.BankProvider,
+) -> None:
+    """End every agreement in force of these cases, which the caller has locked with all that are bound with them: what
+    waits for its down payment expires, the rest is broken."""
+    opened = books.open_books(tx, agency, case_ids=locked, locked=locked, moment=moment, bank=bank)
+    _end(
+        opened,
+        lambda agreement: (
+            accounts.AgreementState.EXPIRED
+            if agreement.state is accounts.AgreementState.AWAITING_DOWN_PAYMENT
+            else accounts.AgreementState.BROKEN
+        ),
+        date=date,
+    )
+
+
+def _end(
+    opened: books.Books,
+    becomes: Callable[[accounts.Agreement], accounts.AgreementState | None],
+    *,
+    date: datetime.date,
+) -> None:
+    tx, agency = opened.tx, opened.agency
     released: list[uuid.UUID] = []
     endings: dict[uuid.UUID, list[accounts.Entry]] = {}
     for account in opened.loaded:
         agreement = account.agreement
-        if (
-            agreement is not None
-            and agreement.agreement_id in ending
-            and agreement.state in accounts.IN_FORCE
-        ):
-            endings[agreement.agreement_id] = novations.end(
-                account, state=ending[agreement.agreement_id], date=date
-            )
+        if agreement is None or agreement.state not in accounts.IN_FORCE:
+            continue
+        state = becomes(agreement)
+        if state is not None:
+            endings[agreement.agreement_id] = novations.end(account, state=state, date=date)
             released += agreement.case_ids
     opened.save()
     account_store.bind(tx, agency, released, None)
