@@ -13,6 +13,7 @@ LANGUAGES = ("pt-BR", "pt-PT")
 MAX_TEXT = 50_000
 BLOCKS = ("schedule", "signatures")
 FIELDS = (
+    "agreement.added",
     "agreement.broken_days",
     "agreement.date",
     "agreement.debt",

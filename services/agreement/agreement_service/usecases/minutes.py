@@ -217,6 +217,7 @@ def _values(draft: Draft, names: providers.Parties) -> dict[str, str]:
         "agreement.broken_days": str(record.broken_days),
         "agreement.date": texts.date(record.accept_date or record.propose_date),
         "agreement.debt": texts.amount(record.debt_minor, currency),
+        "agreement.added": texts.amount(record.added_minor, currency),
         "agreement.discount": texts.amount(record.discount_minor, currency),
         "agreement.down_payment": texts.amount(record.down_payment_minor, currency),
         "agreement.expire_date": texts.date(record.expire_date),
