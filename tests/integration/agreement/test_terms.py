@@ -479,6 +479,38 @@ def waive(agency, placed, minor=None, component=accounts.Component.INTEREST, aut
         )
 
 
+@pytest.mark.feature("S1-17", "S1-18")
+def test_w16_full_payment_resolves_and_its_reversal_reopens(agency):
+    (placed,) = agency.place((FRIDAY - datetime.timedelta(days=15), 10_000), penalty_e4=None, monthly_e4=None)
+    put(
+        agency,
+        creditor=True,
+        interest_rate_e4=100_000,
+        interest_unit=terms.Unit.YEAR,
+        day_count=terms.DayCount.ACTUAL_365,
+        expenses_minor=1_000,
+    )
+    before = agency.title(placed)._asdict()
+
+    def owed():
+        found = explain(agency, placed, FRIDAY).explained
+        return {line.component: line.amount_minor for line in found.lines}, found.total_minor
+
+    assert owed() == ({"PRINCIPAL": 10_000, "INTEREST": 41, "COSTS": 1_000}, 11_041)
+    payment = agency.pay(11_041, title_reference=placed.reference)
+    paid = agency.title(placed)
+    assert (paid.state, paid.open_principal_minor, paid.received_minor) == ("PAID", 0, 11_041)
+    assert (paid.charged_interest_minor, paid.charged_costs_minor) == (41, 1_000)
+    assert agency.payment(payment).overpaid_minor == 0
+    agency.reverse(payment)
+    reopened = agency.title(placed)._asdict()
+    assert reopened["state"] == "OPEN"
+    assert {**reopened, "version": 0} == {**before, "version": 0}
+    assert owed() == ({"PRINCIPAL": 10_000, "INTEREST": 41, "COSTS": 1_000}, 11_041)
+    agency.pay(11_041, title_reference=placed.reference)
+    assert agency.title(placed).state == "PAID"
+
+
 @pytest.mark.feature("S1-17")
 def test_expenses_are_charged_and_charges_forgiven(agency):
     (placed,) = agency.place((FRIDAY - datetime.timedelta(days=45), 100_000))
