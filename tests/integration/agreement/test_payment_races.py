@@ -3,6 +3,9 @@
 import concurrent.futures
 import datetime
 import threading
+import uuid
+
+import pytest
 
 from agreement_service.domain import limits, plans
 from agreement_service.domain import payments as rules
@@ -153,6 +156,55 @@ def test_a_confirmation_against_the_banks_report(agency):
         results = at_once(confirm, lambda: agency.enter(said))  # noqa: B023
         assert set(reasons(results)) <= {"PAYMENT_NOT_UNCONFIRMED"}
         assert agency.title(placed).received_minor == 7_000
+
+
+def unconfirmed(agency, placed):
+    """A payment of this title that waits for the bank."""
+    report = agency.report(7_000, title_reference=placed.reference, unconfirmed=True)
+    return agency.enter(report).payments[report.identity]
+
+
+def confirm_as(agency, payment, bank_reference):
+    return doing(
+        agency,
+        payments.confirm,
+        payment_id=payment,
+        account="",
+        means="",
+        bank_reference=bank_reference,
+        value_date=None,
+        amount=None,
+        version=None,
+        bank=agency.bank,
+    )
+
+
+@pytest.mark.parametrize("same_case", [True, False])
+def test_two_confirmations_as_the_same_credit(agency, same_case):
+    for place in range(ROUNDS):
+        one = agency.place((TUESDAY, 100_000))[0]
+        two = one if same_case else agency.place((TUESDAY, 100_000))[0]
+        waiting = [unconfirmed(agency, one), unconfirmed(agency, two)]
+        credit_ = f"E2E-SAME-{place}"
+        results = at_once(*[confirm_as(agency, payment, credit_) for payment in waiting])
+        (refused,) = [result for result in results if result is not None]
+        assert isinstance(refused, rules.PaymentDiffers)
+        states = {payment: agency.payment(payment).state.value for payment in waiting}
+        assert sorted(states.values()) == ["ALLOCATED", "NEW_UNCONFIRMED"]
+        assert states[uuid.UUID(str(refused.metadata["payment"]))] == "ALLOCATED"
+        assert sum(agency.title(title).received_minor for title in {one, two}) == 7_000
+        agency.check_money()
+
+
+def test_a_confirmation_as_a_credit_that_is_being_entered(agency):
+    for place in range(ROUNDS):
+        one, two = agency.place((TUESDAY, 100_000))[0], agency.place((TUESDAY, 100_000))[0]
+        payment, credit_ = unconfirmed(agency, one), f"E2E-SAME-{place}"
+        said = agency.report(7_000, title_reference=two.reference, bank_reference=credit_)
+        results = at_once(confirm_as(agency, payment, credit_), lambda: agency.enter(said))  # noqa: B023
+        assert set(reasons(results)) <= {"PAYMENT_DIFFERS"}
+        assert agency.title(one).received_minor + agency.title(two).received_minor == 7_000
+        agency.check_money()
 
 
 def test_a_payment_against_a_write_off(agency):

@@ -49,7 +49,7 @@ REVERSAL_MEANS: Mapping[ReversalKind, frozenset[str]] = {
 
 
 class PaymentDiffers(errors.ServiceError):
-    """A credit that is known already was reported again with another amount or currency."""
+    """A credit that is known already was reported with another amount or currency, or confirmed as another payment."""
 
     status = errors.Status.ALREADY_EXISTS
 

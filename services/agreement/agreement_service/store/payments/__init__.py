@@ -25,6 +25,7 @@ from agreement_service.store.payments.rows import (
 from agreement_service.store.payments.writing import (
     add_sources,
     confirm,
+    confirm_as,
     insert,
     plan_anew,
     write,
@@ -40,6 +41,7 @@ __all__ = [
     "allocations",
     "by_identity",
     "confirm",
+    "confirm_as",
     "entries",
     "find",
     "get",

@@ -4,11 +4,14 @@ import datetime
 import uuid
 from collections.abc import Mapping, Sequence
 
+import sqlalchemy as sa
+
 from agreement_service.domain import accounts
 from agreement_service.store import tables
 from agreement_service.store.payments.rows import Payment, Source, identities_of
 from servicekit import db
 
+_UNIQUE_VIOLATION = "23505"
 _PLAN_ANEW = tables.sql("DISCARD PLANS")
 # Money that comes in is a posting at once; that of the unconfirmed when it is confirmed (_WRITE).
 _INSERT = tables.sql(
@@ -190,6 +193,21 @@ def confirm(tx: db.Transaction, agency: uuid.UUID, payments: Sequence[Payment]) 
             "contract_references": [one.contract_reference for one in payments],
         },
     )
+
+
+def confirm_as(tx: db.Transaction, agency: uuid.UUID, payment: Payment) -> bool:
+    """`confirm` of one payment that may take another identity; False, and nothing written, where another one has it.
+
+    A twin under way is waited for: it may be confirmed, or entered, by another transaction that nobody sees yet.
+    """
+    try:
+        with tx.savepoint():
+            confirm(tx, agency, [payment])
+    except sa.exc.IntegrityError as error:
+        if getattr(error.orig, "sqlstate", None) != _UNIQUE_VIOLATION:
+            raise
+        return False
+    return True
 
 
 def add_sources(tx: db.Transaction, agency: uuid.UUID, sources: Sequence[Source]) -> None:

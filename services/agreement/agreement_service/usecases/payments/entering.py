@@ -148,8 +148,8 @@ def record(
 ) -> uuid.UUID:
     """Enter one credit by hand; its payment's id.
 
-    One that the bank has confirmed has a value date of today or before. Raises what `enter` refuses with, InvalidRequest,
-    and, where it names a case, ResourceNotFound, CurrencyDiffers, CreditorDiffers, TitleNotOfCase.
+    One that the bank has confirmed has a value date of today or before. Raises what `enter` refuses with,
+    InvalidRequest, and, where it names a case, ResourceNotFound, CurrencyDiffers, CreditorDiffers, TitleNotOfCase.
     """
     if report.value_date > moment.business_date and not report.unconfirmed:
         raise errors.invalid(
@@ -288,7 +288,6 @@ def confirm(
         raise rules.PaymentNotUnconfirmed("the payment is confirmed", state=payment.state.value)
     if payment.origin_payment_id is not None:
         raise rules.PaymentIsCredit("apply the credit again", origin=payment.origin_payment_id)
-    before = payment.identity
     payment.account, payment.means = account or payment.account, means or payment.means
     payment.bank_reference = bank_reference or payment.bank_reference
     payment.value_date = value_date or payment.value_date
@@ -306,9 +305,9 @@ def confirm(
     )
     if wrong:
         raise errors.InvalidRequest(fields=wrong)
-    if payment.identity != before and (known := store.by_identity(tx, agency, [payment.identity])):
-        raise _differs(known[payment.identity])
-    store.confirm(tx, agency, [payment])
+    while not store.confirm_as(tx, agency, payment):
+        if known := store.by_identity(tx, agency, [payment.identity]):
+            raise _differs(known[payment.identity], "this credit is known as another payment: annul this one")
     payment.reverse_date, payment.reverse_reason = None, ""
     if match is None:
         matching.wait(tx, agency, [payment], moment=moment)
@@ -365,9 +364,11 @@ def _take_over(payment: store.Payment, report: Report) -> None:
     payment.contract_reference = report.contract_reference or payment.contract_reference
 
 
-def _differs(payment: store.Payment) -> rules.PaymentDiffers:
+def _differs(
+    payment: store.Payment, message: str = "this credit is known with another amount or currency"
+) -> rules.PaymentDiffers:
     return rules.PaymentDiffers(
-        "this credit is known with another amount or currency",
+        message,
         payment=payment.id,
         amount_minor=payment.amount_minor,
         currency=payment.currency,
