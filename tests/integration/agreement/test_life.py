@@ -7,6 +7,7 @@ import pytest
 
 from agreement_service import worker
 from agreement_service.domain import accounts, approvals, creditors, limits, novations, plans
+from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
 from agreement_service.store import creditors as creditor_store
 from agreement_service.store import promises as promise_store
@@ -418,6 +419,46 @@ def test_reinstated_with_what_was_paid_since_it_goes_on(agency, options):
     for row in agency.instalments(agreement_id):
         agency.pay(row.amount_minor, contract_reference="CT-1")
     assert agency.agreement(agreement_id).state == "FULFILLED"
+
+
+def next_days(agency, agreement_id):
+    return {
+        row.next_day
+        for row in agency.rows("SELECT next_day FROM agreement_cases WHERE agreement_id = %s", agreement_id)
+    }
+
+
+def test_a_day_looks_only_at_agreements_that_it_may_move_and_moves_them_as_if_it_looked_at_all(agency):
+    (placed,) = agency.place((TUESDAY, 100_000))
+    agreement_id = agency.agree(placed.case_id, terms=THREE)
+    assert next_days(agency, agreement_id) == {datetime.date(1, 1, 1)}
+    date, noted, looked = FRIDAY, datetime.date(1, 1, 1), 0
+    while agency.agreement(agreement_id).state == "ACTIVE":
+        date += DAY
+        agency.run_day(date)
+        if agency.agreement(agreement_id).state != "ACTIVE":
+            break
+        looked += noted <= date
+        (noted,) = next_days(agency, agreement_id)
+        assert noted > date
+        with agency.tx() as tx:
+            known = account_store.agreements(tx, agency.agency, [agreement_id])[agreement_id]
+            for row in account_store.instalments(tx, agency.agency, [agreement_id])[agreement_id]:
+                assert row.state is accounts.instalment_state(row, agreement=known, business_date=date)
+                assert row.charged_interest_minor == (row.interest_minor if row.due_date <= date else 0)
+    assert date == noted == datetime.date(2026, 12, 25)
+    assert looked == 4  # at first, to be notified, due and missed
+    assert next_days(agency, agreement_id) == {datetime.date(9999, 12, 31)}
+    # brought back it is looked at again, and so is what a payment changed
+    reinstate(agency, agreement_id)
+    assert next_days(agency, agreement_id) == {datetime.date(1, 1, 1)}
+    agency.run_day(date + DAY)
+    assert next_days(agency, agreement_id) == {date + 11 * DAY}
+    for row in agency.instalments(agreement_id):
+        agency.pay(row.amount_minor, contract_reference="CT-1")
+    assert agency.agreement(agreement_id).state == "FULFILLED"
+    agency.run_day(date + 11 * DAY)
+    assert next_days(agency, agreement_id) == {datetime.date(9999, 12, 31)}
 
 
 def test_a_reinstated_agreement_is_spared_through_its_grace_and_not_longer(agency):

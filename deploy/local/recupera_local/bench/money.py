@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 
+import psycopg
+
 from agreement_service import providers
 from agreement_service.usecases import moments, titles
 from recupera.case.v1 import case_facts_pb2
@@ -31,6 +33,7 @@ def database(scene: scenes.Scene, name: str) -> Iterator[db.Engine]:
             server.create_service_databases(["agreement"])
             owner = server.url("recupera_agreement", "recupera_agreement_owner")
             migrations.upgrade(owner, migrate.folder("agreement"))
+            _let_maintain(owner)
             engine = db.create_engine(
                 server.url("recupera_agreement", "recupera_agreement"), application_name="bench"
             )
@@ -39,6 +42,12 @@ def database(scene: scenes.Scene, name: str) -> Iterator[db.Engine]:
             engine.dispose()
         finally:
             processes.stop_all([server.process])
+
+
+def _let_maintain(owner: str) -> None:
+    """Let the service's role ANALYZE and VACUUM: it is refused with no more than a warning where it may not."""
+    with psycopg.connect(owner, autocommit=True) as connection:
+        connection.execute("GRANT MAINTAIN ON ALL TABLES IN SCHEMA public TO recupera_agreement")
 
 
 def _start_clock(engine: db.Engine) -> None:

@@ -174,6 +174,13 @@ _WRITE_AGREEMENTS = tables.sql(
     WHERE agreements.agency = :agency AND agreements.id = new.id AND agreements.version = new.version - 1
     """
 )
+# An agreement that ends keeps its day: then the daily run sees that it is over.
+_ANY_DAY = tables.sql(
+    """
+    UPDATE agreement_cases SET next_day = DEFAULT
+    WHERE agency = :agency AND agreement_id = ANY(CAST(:ids AS uuid[])) AND next_day <> '0001-01-01'
+    """
+)
 _POST = tables.sql(
     """
     INSERT INTO postings (agency, case_id, title_id, instalment_id, component, kind, amount_minor, currency,
@@ -368,7 +375,8 @@ def write_instalments(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[a
 
 
 def write_agreements(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[accounts.Agreement]) -> None:
-    """Write agreements whose version was counted up by one since they were loaded."""
+    """Write agreements whose version was counted up by one since they were loaded. The daily run looks at those in
+    force on the next day, whatever day it had noted."""
     if not changed:
         return
     ordered = sorted(changed, key=lambda agreement: agreement.agreement_id)
@@ -380,6 +388,9 @@ def write_agreements(tx: db.Transaction, agency: uuid.UUID, changed: Sequence[ac
         "versions": tables.array([one.version for one in ordered]),
     }
     _all_written(tx.execute(_WRITE_AGREEMENTS, {"agency": agency, **columns}).rowcount, len(ordered))
+    going_on = tables.array([one.agreement_id for one in ordered if one.state in accounts.IN_FORCE])
+    if going_on != tables.array([]):
+        tx.execute(_ANY_DAY, {"agency": agency, "ids": going_on})
 
 
 def post(

@@ -33,26 +33,37 @@ _STATE = """CASE
     WHEN :date >= instalments.due_date - agreements.notice_days THEN 'NOTIFIED'
     ELSE 'SCHEDULED' END"""
 """`accounts.instalment_state` of an unpaid instalment."""
-# One walk over the partition. The first row is due on first_due_date, or is a down payment: where neither can move, the
-# instalments are not looked at.
 _TOUCHED = tables.sql(
-    f"""
-    SELECT agreements.id, agreement_cases.case_id, agreements.state IN ('PROPOSED', 'AWAITING_SIGNATURE')
+    """
+    SELECT agreements.id, agreement_cases.case_id, agreements.state, agreements.expire_date < :date AS late
     FROM agreement_cases JOIN agreements
         ON agreements.agency = agreement_cases.agency AND agreements.id = agreement_cases.agreement_id
     WHERE agreement_cases.agency = :agency AND agreement_cases.partition = :partition
-        AND CASE WHEN agreements.state IN ('PROPOSED', 'AWAITING_SIGNATURE') THEN agreements.expire_date < :date
-            WHEN agreements.state NOT IN ('AWAITING_DOWN_PAYMENT', 'ACTIVE') THEN false
-            WHEN agreements.first_due_date - agreements.notice_days > :date AND agreements.down_payment_minor = 0
-                THEN false
-            ELSE EXISTS (SELECT 1 FROM instalments
-                WHERE instalments.agency = agreements.agency AND instalments.agreement_id = agreements.id
-                    AND instalments.due_date - agreements.notice_days <= :date
-                    AND instalments.state NOT IN ('PAID', 'PAID_LATE')
-                    AND (instalments.due_date <= :date
-                        AND instalments.charged_interest_minor < instalments.interest_minor
-                        OR instalments.state <> {_STATE})) END
-    """  # noqa: S608 -- text of this module
+        AND agreement_cases.next_day <= :date
+    """
+).bindparams(sa.bindparam("date", type_=sa.Date()))
+# An unpaid instalment changes only on these days (_STATE): on none before the least of those that are still to come.
+_NEXT_DAY = tables.sql(
+    """
+    UPDATE agreement_cases SET next_day = coalesce(coming.day, '9999-12-31')
+    FROM unnest(CAST(:ids AS uuid[])) AS looked (id) CROSS JOIN LATERAL (
+        SELECT min(CASE WHEN instalments.due_date - agreements.notice_days > :date
+                THEN least(instalments.due_date - agreements.notice_days, missed.day, broken.day)
+            ELSE least(CASE WHEN instalments.due_date > :date THEN instalments.due_date END,
+                CASE WHEN missed.day > :date THEN missed.day END, CASE WHEN broken.day > :date THEN broken.day END)
+            END) AS day
+        FROM agreements JOIN instalments
+            ON instalments.agency = agreements.agency AND instalments.agreement_id = agreements.id
+            CROSS JOIN LATERAL (SELECT greatest(instalments.payable_until + 1,
+                instalments.due_date + agreements.missed_days) AS day) AS missed
+            CROSS JOIN LATERAL (SELECT greatest(instalments.payable_until + 1,
+                instalments.due_date + agreements.broken_days, agreements.grace_date + 1) AS day) AS broken
+        WHERE agreements.agency = :agency AND agreements.id = looked.id
+            AND agreements.state IN ('AWAITING_DOWN_PAYMENT', 'ACTIVE')
+            AND instalments.state NOT IN ('PAID', 'PAID_LATE')
+    ) AS coming
+    WHERE agreement_cases.agency = :agency AND agreement_cases.agreement_id = looked.id
+    """
 ).bindparams(sa.bindparam("date", type_=sa.Date()))
 _EXPIRE = tables.sql(
     """
@@ -96,27 +107,42 @@ _MOVE = tables.sql(
 _CASES = tables.sql(
     "SELECT DISTINCT case_id FROM agreement_cases WHERE agency = :agency AND agreement_id = ANY(CAST(:ids AS uuid[]))"
 )
+_PROPOSED = frozenset({"PROPOSED", "AWAITING_SIGNATURE"})
+_IN_FORCE = frozenset({"AWAITING_DOWN_PAYMENT", "ACTIVE"})
 
 
 class Touched(NamedTuple):
-    """Agreements of a partition that a day changes."""
+    """Agreements of a partition that the daily run looks at."""
 
     expired: set[uuid.UUID]
     """Proposals whose last day is over."""
-    moving: set[uuid.UUID]
-    """In force, with an unpaid instalment that the day moves, or whose interest it earns."""
+    going: set[uuid.UUID]
+    """In force: the day may move an instalment of theirs, or earn its interest."""
+    over: set[uuid.UUID]
+    """Nothing more will happen to them by time alone."""
     cases: set[uuid.UUID]
-    """Their cases in the partition."""
+    """Cases of those in force in the partition."""
 
 
 def touched(tx: db.Transaction, agency: uuid.UUID, *, partition: int, date: datetime.date) -> Touched:
-    """What the day changes in a partition."""
-    found = Touched(set(), set(), set())
+    """What the day may change in a partition; what `looked_at` noted for a later day is not among it."""
+    found = Touched(set(), set(), set(), set())
     params = {"agency": agency, "partition": partition, "date": date}
-    for agreement_id, case_id, proposed in tx.execute(_TOUCHED, params):
-        (found.expired if proposed else found.moving).add(agreement_id)
-        found.cases.add(case_id)
+    for agreement_id, case_id, state, late in tx.execute(_TOUCHED, params).all():
+        if state in _IN_FORCE:
+            found.going.add(agreement_id)
+            found.cases.add(case_id)
+        elif state not in _PROPOSED:
+            found.over.add(agreement_id)
+        elif late:
+            found.expired.add(agreement_id)
     return found
+
+
+def looked_at(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, date: datetime.date) -> None:
+    """Note the day from which each of these agreements, moved to `date`, has to be looked at again: the next on which
+    time alone changes it. Whoever writes an agreement in force takes the note back (accounts.write_agreements)."""
+    tx.execute(_NEXT_DAY, {"agency": agency, "ids": tables.array(sorted(ids)), "date": date})
 
 
 def expire(

@@ -181,7 +181,7 @@ _ADD_ENTRIES = tables.sql(
 )
 _END_EPOCHS = tables.sql(
     """
-    UPDATE agreement_cases SET end_epoch = case_accounts.epoch FROM case_accounts
+    UPDATE agreement_cases SET end_epoch = case_accounts.epoch, next_day = '9999-12-31' FROM case_accounts
     WHERE agreement_cases.agency = :agency AND agreement_cases.agreement_id = ANY(CAST(:ids AS uuid[]))
         AND case_accounts.agency = :agency AND case_accounts.case_id = agreement_cases.case_id
     """

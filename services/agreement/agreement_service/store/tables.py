@@ -203,6 +203,7 @@ agreement_cases = table(
     reference("case_id", "case_accounts", key=True),
     incidental("partition", INT, "follows from the case's id"),
     business("end_epoch", INT),
+    incidental("next_day", DATE, "when the daily run looks again: any day until it has looked"),
 )
 
 agreement_titles = table(

@@ -30,18 +30,20 @@ def run(
 
     An agreement over cases of several partitions is done by the first of them. Doing it again changes nothing.
     """
-    expired, moving, own = store.touched(tx, agency, partition=partition, date=date)
+    expired, going, over, own = store.touched(tx, agency, partition=partition, date=date)
     waiting = promise_store.due_cases(tx, agency, partition=partition, date=date)
     ending = instrument_store.expiring(tx, agency, partition=partition, date=date)
-    # a lock takes the cases that an agreement in force binds; a proposal binds none
-    proposed = store.cases(tx, agency, expired) if expired else set()
-    touched = {*own, *proposed, *waiting, *ending}
+    # a lock takes the cases that an agreement in force binds; a proposal binds none, nor what is over
+    loose = store.cases(tx, agency, expired | over) if expired or over else set()
+    touched = {*own, *loose, *waiting, *ending}
     # all at once: partitions that share an agreement's cases would wait for each other otherwise
     locked = account_store.lock(tx, agency, touched) if touched else {}
     if expired:
         _expire(tx, agency, store.expire(tx, agency, expired, date=date), moment=moment)
-    if moving:
-        _move(tx, agency, moving, locked, date=date, moment=moment, bank=bank)
+    if going:
+        _move(tx, agency, going, locked, date=date, moment=moment, bank=bank)
+    if over:
+        store.looked_at(tx, agency, over, date=date)
     if waiting:
         promises.judge(tx, agency, waiting, moment=moment)
     instruments.expire(tx, agency, ending, date=date, moment=moment)
@@ -63,16 +65,18 @@ def _expire(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, momen
 def _move(
     tx: db.Transaction,
     agency: uuid.UUID,
-    moving: set[uuid.UUID],
+    going: set[uuid.UUID],
     locked: Mapping[uuid.UUID, account_store.CaseAccount],
     *,
     date: datetime.date,
     moment: moments.Moment,
     bank: providers.BankProvider,
 ) -> None:
-    moved = store.move(tx, agency, moving, date=date)
+    moved = store.move(tx, agency, going, date=date)
     facts.instalments_moved(tx, moment, moved)
     broken = {row.agreement_id for row in moved if row.state == accounts.InstalmentState.DEFAULTED}
+    if staying := going - broken:
+        store.looked_at(tx, agency, staying, date=date)
     groups: dict[uuid.UUID, list[account_store.CaseAccount]] = {}
     for case in locked.values():
         if case.agreement_id in broken:
