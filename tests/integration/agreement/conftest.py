@@ -65,9 +65,7 @@ class NoSlices:
 class Directory:
     """What `case` would answer: every debtor has a name with an accent."""
 
-    def of(
-        self, agency: uuid.UUID, case_ids: Sequence[uuid.UUID]
-    ) -> dict[uuid.UUID, providers.Parties]:
+    def of(self, agency: uuid.UUID, case_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, providers.Parties]:
         """A debtor a case."""
         return {
             case_id: providers.Parties(
@@ -102,7 +100,9 @@ class Agency:
 
     @property
     def wiring(self) -> worker.Wiring:
-        return worker.Wiring(slices=NoSlices(), parties=self.parties, bank=self.bank, allow_simulated_clock=True)
+        return worker.Wiring(
+            slices=NoSlices(), parties=self.parties, bank=self.bank, allow_simulated_clock=True
+        )
 
     def tx(self) -> Any:
         """A transaction of the agency."""

@@ -155,7 +155,9 @@ def test_slices_of_payments_and_of_others(agency):
         fact.slice_ready.rows = 1
         return fact
 
-    wiring = worker.Wiring(slices=Slices(), parties=agency.parties, bank=agency.bank, allow_simulated_clock=True)
+    wiring = worker.Wiring(
+        slices=Slices(), parties=agency.parties, bank=agency.bank, allow_simulated_clock=True
+    )
     deliver(
         agency,
         ready(imports_pb2.BATCH_KIND_PORTFOLIO, 0),

@@ -166,9 +166,7 @@ def test_bands_cover_every_day_and_end_before_the_next(terms, amount, days):
     assert not following or days < following[0]
     percentage = terms.percentage(amount, component="PRINCIPAL", days=days)
     assert 0 <= percentage <= amount
-    assert (
-        abs(2 * (percentage * money.RATE_UNIT - amount * band.principal_rate_e4)) <= money.RATE_UNIT
-    )
+    assert abs(2 * (percentage * money.RATE_UNIT - amount * band.principal_rate_e4)) <= money.RATE_UNIT
 
 
 @pytest.mark.parametrize(

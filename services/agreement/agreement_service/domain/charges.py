@@ -48,7 +48,6 @@ class Rule(enum.StrEnum):
     FEES = "FEES"
 
 
-
 def penalty_minor(*, base_minor: int, rate_e4: int) -> int:
     """Penalty on `base_minor`: W-15: 1000.00 at 2 % is 20.00."""
     return money.half_up(base_minor * rate_e4, money.RATE_UNIT)

@@ -246,7 +246,6 @@ class Row:
         return self.opening_minor - self.capital_minor
 
 
-
 def add_months(first: datetime.date, months: int) -> datetime.date:
     """The same day `months` later, the month's last day where it has no such day; always counted from `first`."""
     year, month = divmod(first.year * 12 + first.month - 1 + months, 12)
@@ -263,7 +262,8 @@ def added(*, debt_minor: int, terms: Terms) -> Added:
         penalty_minor=money.half_up(debt_minor * terms.penalty_rate_e4, money.RATE_UNIT),
         charges_minor=terms.charges_minor,
         fees_minor=terms.fees_minor,
-        discount_minor=terms.discount_minor + money.half_up(debt_minor * terms.discount_rate_e4, money.RATE_UNIT),
+        discount_minor=terms.discount_minor
+        + money.half_up(debt_minor * terms.discount_rate_e4, money.RATE_UNIT),
     )
 
 
@@ -274,7 +274,9 @@ def level_amount_minor(
 
     With `left_minor`, the amount that leaves so much of the capital owed after the last of them.
     """
-    return _level(capital_minor, left_minor, instalments, annual_rate_e4 * period, money.RATE_UNIT * YEAR_MONTHS)
+    return _level(
+        capital_minor, left_minor, instalments, annual_rate_e4 * period, money.RATE_UNIT * YEAR_MONTHS
+    )
 
 
 def schedule(

@@ -206,7 +206,9 @@ class Account:
         for title in self.titles:
             if title.withdrawn_minor:
                 self.postings += [Posting(entry, date) for entry in title.close(Kind.WITHDRAWN)]
-            going_on = title.agreement_id is None or title.agreement_id == living or title.agreement_id in in_force
+            going_on = (
+                title.agreement_id is None or title.agreement_id == living or title.agreement_id in in_force
+            )
             if title.open_minor and not going_on:
                 self._release(title, date)
         self._settle_states(date)
@@ -253,8 +255,14 @@ class Account:
             if chosen is not None and chosen.agreement_id is None:
                 part = min(most, left)
                 left += self._pay_title(chosen, part, payment.key.value_date, entries) - part
-        debtors = [] if acquirers else self.titles  # what an acquirer pays for his title pays no debt of the debtor's
-        if debtors and self.agreement is not None and self.agreement.state in (*IN_FORCE, AgreementState.FULFILLED):
+        debtors = (
+            [] if acquirers else self.titles
+        )  # what an acquirer pays for his title pays no debt of the debtor's
+        if (
+            debtors
+            and self.agreement is not None
+            and self.agreement.state in (*IN_FORCE, AgreementState.FULFILLED)
+        ):
             for instalment in self.instalments:
                 left = self._pay_instalment(instalment, left, payment.key.value_date, entries)
         for title in debtors:
