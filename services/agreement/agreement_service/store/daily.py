@@ -128,14 +128,14 @@ def touched(tx: db.Transaction, agency: uuid.UUID, *, partition: int, date: date
     """What the day may change in a partition; what `looked_at` noted for a later day is not among it."""
     found = Touched(set(), set(), set(), set())
     params = {"agency": agency, "partition": partition, "date": date}
-    for agreement_id, case_id, state, late in tx.execute(_TOUCHED, params).all():
-        if state in _IN_FORCE:
-            found.going.add(agreement_id)
-            found.cases.add(case_id)
-        elif state not in _PROPOSED:
-            found.over.add(agreement_id)
-        elif late:
-            found.expired.add(agreement_id)
+    for row in tx.execute(_TOUCHED, params).all():
+        if row.state in _IN_FORCE:
+            found.going.add(row.id)
+            found.cases.add(row.case_id)
+        elif row.state not in _PROPOSED:
+            found.over.add(row.id)
+        elif row.late:
+            found.expired.add(row.id)
     return found
 
 
