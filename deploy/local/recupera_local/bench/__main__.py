@@ -42,7 +42,10 @@ def sections() -> Mapping[str, tuple[str, Section]]:
             remittance.run,
         ),
         "agreements": ("the daily run of 100,000 agreements, beside hand-made SQL", agreements.run),
-        "balances": ("lines of 100,000 titles of mixed terms, beside their sum in one SQL statement", balances.run),
+        "balances": (
+            "lines of 100,000 titles of mixed terms, beside their sum in one SQL statement",
+            balances.run,
+        ),
         "replay": ("a payment before 500 others of its case, beside entering those", replay.run),
         "run": ("`make run`: seconds until it is up, memory when idle", resources.run),
     }
