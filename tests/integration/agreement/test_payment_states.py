@@ -144,7 +144,6 @@ def test_money_that_the_bank_has_is_not_of_tomorrow(agency, desk):
     desk.record(100, value_date=tomorrow, unconfirmed=True)
 
 
-
 def test_a_collectors_entry_waits_for_the_banks_file(agency, desk):
     (placed,) = agency.place((TUESDAY, 100_000))
     report = agency.report(10_000, title_reference=placed.reference, unconfirmed=True)
