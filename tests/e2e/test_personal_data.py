@@ -87,7 +87,7 @@ def test_the_search_finds_what_it_looks_for(two: Two, personal: set[bytes], whol
     """The same forms are found where they belong: in the file, in the mail that was sent, in case's own table."""
     assert len(personal) > 300
     assert leaks("file", two.ours.portfolio.read_bytes(), personal)
-    with urllib.request.urlopen(f"{whole.parts.mailbox_url}/messages?limit=5") as answer:
+    with urllib.request.urlopen(f"{whole.parts.mailbox_url}/messages?limit=1000") as answer:
         assert leaks("mailbox", answer.read(), personal)
     with psycopg.connect(whole.parts.owner_url("case")) as connection:
         kept = str(connection.execute("SELECT * FROM people").fetchall()).encode()
