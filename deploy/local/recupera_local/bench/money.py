@@ -13,7 +13,7 @@ from agreement_service.usecases import moments, titles
 from recupera.case.v1 import case_facts_pb2
 from recupera_local import migrate, ports, postgres, processes
 from recupera_local.bench import scenes
-from servicekit import clock, dates, db, ids, migrations
+from servicekit import clock, commands, dates, db, ids, migrations
 
 AGENCY = uuid.UUID("0b9e0c55-0000-7000-8000-00000000be7e")
 TODAY = datetime.date(2026, 11, 20)
@@ -24,6 +24,7 @@ CREDITOR_ID = uuid.UUID("0b9e0c55-0000-7000-8000-00000000be7f")
 @contextmanager
 def database(scene: scenes.Scene, name: str) -> Iterator[db.Engine]:
     """A migrated database of the agreement service, with the agency's clock at TODAY."""
+    commands.settle_collector()  # as the processes of the service have it
     with scene.folder(name) as folder:
         server = postgres.Postgres(
             folder=folder / "postgres", port=ports.free()["postgres"], log=folder / "postgres.log"
