@@ -135,7 +135,7 @@ def _set_terms(engine: db.Engine) -> None:
                     consumer=consumer,
                     valid_from=datetime.date(2020, 1, 1),
                 ),
-                content=terms.Terms(source="bench", **content),  # type: ignore[arg-type]
+                content=terms.Terms(source="bench", **content),  # type: ignore[arg-type] # of many types
                 set_by="bench",
                 moment=moment,
             )

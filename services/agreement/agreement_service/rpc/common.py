@@ -99,7 +99,7 @@ class Methods:
                     needed=beyond,
                     method=rpc.method(),
                     command=request.SerializeToString(deterministic=True),
-                    request_id=getattr(request, "request_id"),  # noqa: B009
+                    request_id=getattr(request, "request_id"),  # noqa: B009 -- of any message
                     request_hash=idempotency.digest(request),
                     requester=rpc.caller().subject,
                     moment=moments.read(tx, agency),

@@ -269,7 +269,7 @@ def origins(
 
 def _condition_of(agency: uuid.UUID, message: offers_pb2.PaymentCondition) -> conditions.Condition:
     def amount(field: str) -> int | None:
-        if not message.HasField(field):  # type: ignore[arg-type]
+        if not message.HasField(field):  # type: ignore[arg-type] # a name of ours
             return None
         value: money_pb2.Money = getattr(message, field)
         found = money.from_proto(value, f"condition.{field}")

@@ -274,7 +274,7 @@ def _contract_of(message: remittance_pb2.CommissionContract) -> remittance.Contr
     currency = _currency(message.currency, "contract.currency")
 
     def amount(field: str) -> int:
-        if not message.HasField(field):  # type: ignore[arg-type]
+        if not message.HasField(field):  # type: ignore[arg-type] # a name of ours
             return 0
         found = money.from_proto(getattr(message, field), f"contract.{field}")
         if found.currency != currency:
@@ -341,14 +341,14 @@ def _contract(agency: uuid.UUID, found: store.Agreed) -> remittance_pb2.Commissi
             for band in one.bands
         ],
         fixed_amount=common.money_of(one.fixed_minor, one.currency),
-        fixed_per=number("FIXED_PER", one.fixed_per),  # type: ignore[arg-type]
+        fixed_per=number("FIXED_PER", one.fixed_per),  # type: ignore[arg-type] # an enum is an int
         success_rate_e4=one.success_rate_e4,
-        tax=number("TAX", one.tax),  # type: ignore[arg-type]
+        tax=number("TAX", one.tax),  # type: ignore[arg-type] # an enum is an int
         tax_rate_e4=one.tax_rate_e4,
         tax_retained=one.tax_retained,
         minimum_amount=common.money_of(one.minimum_minor, one.currency),
-        frequency=number("FREQUENCY", one.frequency),  # type: ignore[arg-type]
-        grouping=number("GROUPING", one.grouping),  # type: ignore[arg-type]
+        frequency=number("FREQUENCY", one.frequency),  # type: ignore[arg-type] # an enum is an int
+        grouping=number("GROUPING", one.grouping),  # type: ignore[arg-type] # an enum is an int
         create_time=dates.to_timestamp(found.created_at),
         creator=found.created_by,
     )
@@ -398,7 +398,7 @@ def _statement(agency: uuid.UUID, one: store.Statement) -> remittance_pb2.Statem
         "bank_reference": one.bank_reference,
         "etag": str(one.version),
     }
-    return remittance_pb2.Statement(**fields)  # type: ignore[arg-type]
+    return remittance_pb2.Statement(**fields)  # type: ignore[arg-type] # of many types
 
 
 def _line(agency: uuid.UUID, line: store.Line, currency: str) -> remittance_pb2.StatementLine:
