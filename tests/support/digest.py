@@ -26,6 +26,7 @@ SYSTEM_TABLES = frozenset(
         "inbox",
         "consumer_offsets",
         "parked",
+        "paused",
         "leases",
         "workers",
         "request_log",

@@ -18,7 +18,15 @@ from alembic.script import ScriptDirectory
 
 from servicekit.db import policy_sql
 
-__all__ = ["SYSTEM_TABLES", "create_system_tables", "policy_sql", "service_role", "upgrade"]
+__all__ = [
+    "PAUSED",
+    "SYSTEM_TABLES",
+    "create_paused",
+    "create_system_tables",
+    "policy_sql",
+    "service_role",
+    "upgrade",
+]
 
 _ADVISORY_LOCK = 0x5EC0_9E4A
 SYSTEM_TABLES = (
@@ -138,13 +146,27 @@ SYSTEM_TABLES = (
     )
     """,
 )
-"""DDL of the tables that servicekit itself needs in every service's database."""
+"""DDL of the tables that servicekit itself needs in every service's database, as each first migration makes them."""
+PAUSED = """
+    CREATE TABLE paused (
+        name text PRIMARY KEY,
+        reason text NOT NULL,
+        paused_by text NOT NULL,
+        paused_at timestamptz NOT NULL DEFAULT now()
+    )
+    """
+"""DDL of what an operator has paused; a table of its own because databases with the first ones were there before."""
 
 
 def create_system_tables(op: Any) -> None:
     """Create servicekit's tables; ``op`` is ``alembic.op``. Called by each service's first migration."""
     for statement in SYSTEM_TABLES:
         op.execute(sa.text(statement))
+
+
+def create_paused(op: Any) -> None:
+    """Create the table of paused topics and timers; ``op`` is ``alembic.op``."""
+    op.execute(sa.text(PAUSED))
 
 
 def service_role(owner_url: str) -> str:
