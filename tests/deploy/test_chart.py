@@ -72,6 +72,8 @@ def pods(values: Path) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     for one in rendered(values):
         if one["kind"] in ("Deployment", "Job"):
             yield one["kind"], one["metadata"]["name"], one["spec"]["template"]["spec"]
+        elif one["kind"] == "Pod":
+            yield one["kind"], one["metadata"]["name"], one["spec"]
 
 
 def keeps(rule: str, kind: str, pod: Mapping[str, Any]) -> bool:
@@ -205,13 +207,34 @@ def test_workers_are_never_more_than_partitions() -> None:
         }
 
 
-def test_autoscaled_servers_say_no_number_of_their_own() -> None:
+def test_who_is_scaled_has_no_number_of_its_own() -> None:
     full = CHART / "ci" / "full-values.yaml"
-    deployments, scaled = objects("Deployment", values=full), objects("HorizontalPodAutoscaler", values=full)
-    assert set(scaled) == {"r-case-serve", "r-agreement-serve"}
-    assert scaled["r-case-serve"]["spec"]["maxReplicas"] == 20
-    for name, deployment in deployments.items():
-        assert ("replicas" in deployment["spec"]) is (name not in scaled)
+    servers, workers = objects("HorizontalPodAutoscaler", values=full), objects("ScaledObject", values=full)
+    assert set(servers) == {"r-case-serve", "r-agreement-serve"}
+    assert servers["r-case-serve"]["spec"]["maxReplicas"] == 20
+    for name, deployment in objects("Deployment", values=full).items():
+        assert ("replicas" in deployment["spec"]) is (name not in {*servers, *workers})
+
+
+def test_the_check_is_there_with_its_token_and_reaches_the_gateway_only() -> None:
+    assert not objects("Pod")
+    full = CHART / "ci" / "full-values.yaml"
+    container = objects("Pod", values=full)["r-check"]["spec"]["containers"][0]
+    assert container["args"] == ["recupera_check", "http://r-gateway.n.svc"]
+    assert container["env"][0]["valueFrom"]["secretKeyRef"] == {"name": "recupera-check", "key": "token"}
+    policies = objects("NetworkPolicy", values=full)
+    (rule,) = policies["r-check"]["spec"]["egress"]
+    gateway = {"app.kubernetes.io/component": "gateway"}
+    assert gateway.items() <= rule["to"][0]["podSelector"]["matchLabels"].items()
+    callers = policies["r-gateway"]["spec"]["ingress"][0]["from"]
+    assert callers[-1]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "check"
+
+
+def test_a_worker_goes_where_its_values_say_besides() -> None:
+    policies = objects("NetworkPolicy", values=CHART / "ci" / "full-values.yaml")
+    bank = {"to": [{"ipBlock": {"cidr": "192.0.2.0/28"}}], "ports": [{"port": 443}]}
+    there = {name for name, policy in policies.items() if bank in policy["spec"].get("egress", ())}
+    assert there == {"r-agreement-worker"}
 
 
 def test_secrets_come_by_reference_only() -> None:
