@@ -87,6 +87,10 @@ format: setup ## Lay the code out as lint wants it
 test: lint ## Lint, then every test, on real PostgreSQL, Kafka and Envoy
 	@$(BIN)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: setup ## The suite on a real cluster: KUBECONFIG and images by variables, see tests/cluster/README.md
+	@$(BIN)/pytest -p no:xdist tests/cluster $(ARGS)
+
 .PHONY: soak
 soak: setup ## The fault journey at any length: make soak ARGS="--titles 5000 --faults 200 --seed 7"
 	@PYTHONPATH=tests $(BIN)/python -m fault.runs $(ARGS)
