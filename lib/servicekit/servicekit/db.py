@@ -130,6 +130,7 @@ class Transaction:
         self.connection = connection
         self.agency = agency
         self._pending: list[outbox.Row] = []
+        self._counts: list[tuple[telemetry.Counter, int, Mapping[str, str]]] = []
         self._traceparent = ""
 
     @property
@@ -158,6 +159,11 @@ class Transaction:
             message, agency=self.agency, case_id=case_id, partition=partition, traceparent=self._traceparent
         )
 
+    def count(self, counter: telemetry.Counter, number: int = 1, **attributes: str) -> None:
+        """Add to a counter once this transaction is committed, and never when it is not."""
+        if number:
+            self._counts.append((counter, number, attributes))
+
     def copy(self, table: str, columns: Sequence[str], data: bytes | Iterable[bytes]) -> int:
         """``COPY table (columns) FROM STDIN (FORMAT csv)`` into a temporary table (COPY is refused under
         row-level security). NULL is an unquoted empty value. Returns the number of rows."""
@@ -176,12 +182,13 @@ class Transaction:
         """A part that can fail alone: on an exception its rows and its published facts are undone, and it is
         raised.
         """
-        mark = len(self._pending)
+        mark, counted = len(self._pending), len(self._counts)
         try:
             with self.connection.begin_nested():
                 yield
         except BaseException:
             del self._pending[mark:]
+            del self._counts[counted:]
             raise
 
     def check_constraints(self) -> None:
@@ -203,6 +210,8 @@ class Transaction:
                 outbox.insert(driver, pending)
                 queue(driver, "COMMIT")
         transaction.commit()  # the driver sends COMMIT unless that was done
+        for counter, number, attributes in self._counts:
+            counter.add(number, attributes)
 
 
 def driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:

@@ -47,6 +47,7 @@ from servicekit import (
     clock,
     db,
     delivery,
+    gauges,
     idempotency,
     inbox,
     kafka,
@@ -63,6 +64,8 @@ PATIENCE = 1.0
 """Seconds after which polling goes on, paused, beside a handler that still works."""
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 HOUSEKEEPING = 600.0
+
+LOOKS = "recupera_looks"
 
 logger = logging.getLogger("recupera.host")
 
@@ -110,6 +113,7 @@ class _Context:
     group: str
     options: Options
     ready: Callable[[], None]
+    progress: gauges.Progress
 
 
 def _context(extension: Any) -> _Context:
@@ -182,6 +186,18 @@ def timer(*, interval: float, eager: bool = False) -> Callable[[F], F]:
 
     def register(method: F) -> F:
         register_entrypoint(method, _Timer(interval, eager))
+        return method
+
+    return register
+
+
+def looks_at(*shown: telemetry.Gauge) -> Callable[[F], F]:
+    """Method ``(self)`` reads from the database what these gauges show, and shows it; the thread of the gauges calls it
+    in one replica. It must be cheap however large the tables are.
+    """
+
+    def register(method: F) -> F:
+        setattr(method, LOOKS, shown)
         return method
 
     return register
@@ -493,6 +509,11 @@ class _Loop(SharedExtension):  # type: ignore[misc]
     def _report(self, consumer: kafka.Consumer) -> None:
         """Tell Kafka how far we are (lag, scaling)."""
         self._reported_at = time.monotonic()
+        self._context.progress.held = {
+            partition: offset
+            for partition, offset in self._positions.items()
+            if consumer.is_positioned(partition)
+        }
         changed = {p: o for p, o in self._positions.items() if self._reported.get(p) != o}
         if changed:
             eventlet.tpool.execute(consumer.commit, changed)
@@ -623,6 +644,7 @@ def run(
         group=f"recupera.{service}",
         options=options,
         ready=lambda: _touch(settings.ready_file),
+        progress=gauges.Progress(),
     )
     eventlet.tpool.QUIET = True
     eventlet.tpool.set_num_threads(4 + _timers(worker))
@@ -642,10 +664,18 @@ def run(
     heartbeat = acts.Heartbeat(engine, worker.name)
     sender = relay.Relay(engine, settings.kafka, source=service)
     housekeeping = _Housekeeping(engine)
+    names = sorted(delivery.handlers(worker))
+    lag = gauges.Lag(settings.kafka, names, context.progress)
+    sampler = gauges.Sampler(
+        engine,
+        own=[lag.look()] if names else [],
+        shared=[*gauges.of_tables(engine, names), *_looks(worker, engine, wiring)],
+    )
     heartbeat.start()
     if options.relay:
         sender.start()
     housekeeping.start()
+    sampler.start()
     eventlet.spawn(watch)
     failed = False
     try:
@@ -660,12 +690,25 @@ def run(
     finally:
         _remove(settings.ready_file)
         housekeeping.stop()
+        sampler.stop()
+        lag.close()
         if options.relay:
             sender.stop()
         heartbeat.stop()
         engine.dispose()
     if failed:
         raise SystemExit(1)
+
+
+def _looks(worker: type[Worker], engine: sa.Engine, wiring: Any) -> list[gauges.Look]:
+    """The service's own."""
+    instance = delivery.instance(worker, engine=engine, wiring=wiring)
+    methods = {name: getattr(worker, name) for name in dir(worker)}
+    return [
+        gauges.Look(name, getattr(method, LOOKS), getattr(instance, name))
+        for name, method in methods.items()
+        if hasattr(method, LOOKS)
+    ]
 
 
 def _touch(ready_file: pathlib.Path | None) -> None:

@@ -316,6 +316,30 @@ class Consumer:
             logger.warning("consumer did not close in order", extra={"reason": type(error).__name__})
 
 
+class Ends:
+    """Where partitions end, asked over a connection of its own that stays open; for one thread."""
+
+    def __init__(self, bootstrap: Where) -> None:
+        self._consumer = KafkaConsumer(
+            **_connection(bootstrap),
+            enable_auto_commit=False,
+            request_timeout_ms=10_000,
+            metrics_enabled=False,
+        )
+
+    def of(self, partitions: Collection[Partition]) -> dict[Partition, int]:
+        """The offset of the next record of each. Raises ``Unavailable``."""
+        found = self._consumer.end_offsets([_in_kafka(p) for p in partitions]) if partitions else {}
+        return {_ours(tp): offset for tp, offset in found.items()}
+
+    def close(self) -> None:
+        """Drop the connection."""
+        try:
+            self._consumer.close(autocommit=False)
+        except driver_errors.KafkaError as error:
+            logger.info("connection did not close in order", extra={"reason": type(error).__name__})
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Durability:
     """How safely Kafka keeps a topic: copies of each partition, and copies that must have a record before it counts as

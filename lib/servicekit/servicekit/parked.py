@@ -33,6 +33,13 @@ def count(engine: sa.Engine) -> Mapping[str, int]:
     return {row.topic: row.facts for row in db.read(engine, agency=None, statement=_COUNT)}
 
 
+def waiting(engine: sa.Engine) -> Mapping[str, tuple[int, float]]:
+    """Parked facts by topic, and the seconds since the oldest was parked."""
+    return {
+        row.topic: (row.facts, float(row.age)) for row in db.read(engine, agency=None, statement=_WAITING)
+    }
+
+
 def replay(
     engine: sa.Engine, worker_class: type[Any], wiring: Any, case_id: uuid.UUID | None = None
 ) -> Replayed:
@@ -95,6 +102,10 @@ def _first(engine: sa.Engine, worker: Any, handler: delivery.Handler, queue: sa.
 
 
 _COUNT = sa.text("SELECT topic, count(*) AS facts FROM parked GROUP BY topic")
+_WAITING = sa.text(
+    "SELECT topic, count(*) AS facts, extract(epoch FROM clock_timestamp() - min(parked_at)) AS age"
+    " FROM parked GROUP BY topic"
+)
 _QUEUES = sa.text(
     "SELECT topic, partition, case_id, min(id) AS first FROM parked"
     " WHERE CAST(:case_id AS uuid) IS NULL OR case_id = :case_id"

@@ -34,6 +34,8 @@ HOLD = 30.0
 """Seconds until a partition is tried again whose first record Kafka refused; the others go on."""
 PROBE_ROWS = 200
 RENEW = leases.LEASE / 5
+COUNTED = 100_000
+"""Rows of the outbox that are counted: more are told as so many."""
 
 logger = logging.getLogger("recupera.relay")
 
@@ -68,6 +70,12 @@ class _Row:
 
 class Incomplete(Exception):
     """Not every record was acknowledged; what was is deleted, the rest will be sent again."""
+
+
+def waiting(engine: sa.Engine) -> tuple[int, float]:
+    """Rows of the outbox (at most ``COUNTED``), and how old the oldest is in seconds (0 where there is none)."""
+    (row,) = db.read(engine, agency=None, statement=_WAITING, params={"counted": COUNTED})
+    return row.waiting, float(row.age)
 
 
 class Relay:
@@ -262,6 +270,12 @@ def _delete(connection: psycopg.Connection[Any], acknowledged: Sequence[int]) ->
         db.queue(connection, _DELETE, (list(acknowledged),))
 
 
+_WAITING = sa.text(
+    """
+    SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT :counted) AS some) AS waiting, coalesce(
+        (SELECT extract(epoch FROM clock_timestamp() - created_at) FROM outbox ORDER BY id LIMIT 1), 0) AS age
+    """
+)
 _DELETE = "DELETE FROM outbox WHERE id = ANY(%b::bigint[])"
 _READ = """
     SELECT id, topic, partition, key, value, fact_id, fact_type, occurred_at, traceparent, headers, created_at

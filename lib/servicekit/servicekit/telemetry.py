@@ -12,6 +12,7 @@ constraint and places in the code instead (architecture.md §1.7).
 import contextlib
 import contextvars
 import datetime
+import importlib.metadata
 import json
 import logging
 import os
@@ -19,15 +20,16 @@ import re
 import socket
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 from uuid import UUID
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
-from opentelemetry.metrics import Counter, Histogram
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observation
 
 from servicekit import errors
 from servicekit import settings as settings_module
@@ -36,6 +38,9 @@ Attribute = str | int | bool | UUID
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Bucket boundaries of durations."""
+
+SHOWN = 120.0
+"""Seconds for which a gauge shows what was looked up."""
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
 _PLAIN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -201,6 +206,39 @@ def histogram(name: str, unit: str, description: str, *, buckets: Sequence[float
     )
 
 
+class Gauge:
+    """What somebody looks up now and then: the values of the last look, as long as they may be believed."""
+
+    def __init__(self, name: str, unit: str, description: str) -> None:
+        self._shown: Sequence[Observation] = ()
+        self._until = 0.0
+        metrics.get_meter("recupera").create_observable_gauge(name, [self._observe], unit, description)
+
+    def show(
+        self, values: Mapping[str, float] | Iterable[tuple[float, Mapping[str, str]]], *, by: str = ""
+    ) -> None:
+        """These are all its series from now on, for `SHOWN` seconds: each value with its attributes, or values by
+        the attribute `by`."""
+        if isinstance(values, Mapping):
+            values = [(value, {by: key}) for key, value in values.items()]
+        self._shown, self._until = (
+            [Observation(value, told) for value, told in values],
+            time.monotonic() + SHOWN,
+        )
+
+    def hide(self) -> None:
+        """Nothing is known."""
+        self._shown = ()
+
+    def _observe(self, _options: CallbackOptions) -> Sequence[Observation]:
+        return self._shown if time.monotonic() < self._until else ()
+
+
+def gauge(name: str, unit: str, description: str) -> Gauge:
+    """A gauge; may be made at import, before `setup`. Few values per attribute, no ids."""
+    return Gauge(name, unit, description)
+
+
 def setup(service: str, role: str, settings: Settings) -> None:
     """Logs, and exporters as set. Once per process, before work starts. `role` is serve, worker, migrate,
     ...
@@ -217,6 +255,7 @@ def setup(service: str, role: str, settings: Settings) -> None:
         {
             "service.namespace": "recupera",
             "service.name": f"recupera-{service}",
+            "service.version": importlib.metadata.version("recupera"),
             "service.instance.id": f"{socket.gethostname()}-{role}-{os.getpid()}",
             "recupera.role": role,
         }
