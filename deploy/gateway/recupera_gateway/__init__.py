@@ -48,6 +48,11 @@ class Method:
     longest: int
     upload: bool
 
+    @property
+    def unary(self) -> bool:
+        """One message each way: its time is the service's, not that of a file."""
+        return self.deadline == UNARY_SECONDS[0]
+
 
 @dataclass(frozen=True)
 class Cluster:

@@ -1,4 +1,4 @@
-"""promtool for the tests of the alert rules: the one of the machine, or out of Debian's package into `.local/lib/prometheus`.
+"""promtool, for the tests of the alert rules: the machine's, or out of Debian's package into `.local/lib/prometheus`.
 
 No other registry that `make setup` uses has it, and compiling it takes minutes. apt checks the package's signature;
 nothing is installed, and where the machine has no package lists they are fetched into a folder of our own.

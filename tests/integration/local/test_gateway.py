@@ -82,13 +82,13 @@ class Behind:
         imports_service_pb2_grpc.add_ImportServiceServicer_to_server(Imports(), self.server)
         port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
-        self.port, admin_port = ports.free_ports(2)
+        self.port, self.admin_port = ports.free_ports(2)
         self.envoy = gateway.Gateway(
             folder=folder,
             log=folder / "gateway.log",
             settings=recupera_gateway.Settings(
                 port=self.port,
-                admin_port=admin_port,
+                admin_port=self.admin_port,
                 addresses={"case": f"127.0.0.1:{port}", "import": f"127.0.0.1:{port}"},
                 jwks=tokens.jwks_file(self.keys),
                 calls_per_second=calls_per_second,
@@ -363,6 +363,23 @@ def test_service_away(tmp_path: Path) -> None:
         waiting.until(lambda: by_json(behind, behind.token())[0] == 0)
     finally:
         behind.close()
+
+
+def test_what_the_alerts_read_is_counted(behind: Behind) -> None:
+    def counted(series: str) -> float:
+        text = httpx.get(f"http://127.0.0.1:{behind.admin_port}/stats/prometheus").text
+        found = [line for line in text.splitlines() if line.startswith(series)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+    # by grpcio the HTTP status is 200 whatever becomes of a call
+    refused, all_ = "envoy_cluster_grpc_5{", 'envoy_cluster_grpc_total{envoy_cluster_name="case"}'
+    unary = 'envoy_vhost_route_upstream_rq_time_count{envoy_virtual_host="api",envoy_route="unary"}'
+    before = counted(refused), counted(all_), counted(unary)
+    for call in (by_grpc, by_grpc_web, by_json):
+        assert call(behind, behind.token(), f"{NAME}missing")[0] == 5
+        assert call(behind, behind.token())[0] == 0
+    after = before[0] + 3, before[1] + 6, before[2] + 6
+    waiting.until(lambda: (counted(refused), counted(all_), counted(unary)) == after)
 
 
 def test_whole_configuration_is_valid(tmp_path: Path) -> None:
