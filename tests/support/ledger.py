@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from recupera.case.v1 import case_facts_pb2
 from servicekit import db, errors, facts, host, telemetry
+from servicekit import settings as settings_module
 
 MIGRATIONS = pathlib.Path(__file__).parent / "ledger_migrations"
 
@@ -155,7 +156,7 @@ def numbers(owner: sa.Engine) -> dict[uuid.UUID, list[int]]:
 class Settings:
     """What the worker process reads."""
 
-    kafka: str
+    kafka: settings_module.Brokers
     ready_file: pathlib.Path | None
     listen_host: str = "127.0.0.1"
     metrics_port: int | None = None
@@ -168,7 +169,7 @@ def main() -> None:
     """The worker process."""
     ready = os.environ.get("RECUPERA_READY_FILE")
     settings = Settings(
-        kafka=os.environ["RECUPERA_KAFKA"],
+        kafka=settings_module.load(settings_module.Brokers),
         ready_file=pathlib.Path(ready) if ready else None,
         metrics_port=int(os.environ["LEDGER_METRICS_PORT"]) if "LEDGER_METRICS_PORT" in os.environ else None,
     )

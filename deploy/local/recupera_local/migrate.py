@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from recupera_local import paths, ports, processes
-from servicekit import kafka, migrations
+from servicekit import kafka, migrations, settings
 
 KAFKA_TIMEOUT = 120.0
 
@@ -29,21 +29,21 @@ def migrate() -> None:
             migrations.upgrade(url, folder(service))
 
 
-def create_topics(bootstrap: str) -> None:
+def create_topics(brokers: settings.Brokers) -> None:
     """Create the topics that are missing, once the first of the brokers listens. Raises PlatformFailed."""
-    host, _, port = kafka.bootstrap_servers(bootstrap)[0].rpartition(":")
+    host, _, port = kafka.bootstrap_servers(brokers)[0].rpartition(":")
     end = time.monotonic() + KAFKA_TIMEOUT
     while not processes.listening(int(port), host):
         if time.monotonic() > end:
-            raise processes.PlatformFailed(f"Kafka does not answer at {bootstrap}")
+            raise processes.PlatformFailed(f"Kafka does not answer at {brokers.bootstrap}")
         time.sleep(0.05)
-    kafka.create_missing(bootstrap)
+    kafka.create_missing(brokers)
 
 
 def main() -> int:
     """Migrate the databases, and beside that create the topics."""
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        topics = beside.submit(create_topics, os.environ["RECUPERA_KAFKA"])
+        topics = beside.submit(create_topics, settings.load(settings.Brokers))
         migrate()
         topics.result()
     return 0

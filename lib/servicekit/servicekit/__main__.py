@@ -1,10 +1,9 @@
 """python -m servicekit topics [--replication N --min-insync N] [--check]: the topics of topics.yaml at Kafka."""
 
 import argparse
-import os
 import sys
 
-from servicekit import kafka
+from servicekit import kafka, settings
 
 
 def main() -> None:
@@ -18,9 +17,6 @@ def main() -> None:
     topics.add_argument("--min-insync", type=int, help="copies that must have a record; default the broker's")
     topics.add_argument("--check", action="store_true", help="create nothing; 1 when anything differs")
     chosen = parser.parse_args()
-    bootstrap = os.environ.get("RECUPERA_KAFKA", "").strip()
-    if not bootstrap:
-        sys.exit("RECUPERA_KAFKA is not set: bootstrap servers of Kafka, host:port")
     durability = None
     if (chosen.replication is None) != (chosen.min_insync is None):
         sys.exit("expected --replication and --min-insync together")
@@ -28,13 +24,16 @@ def main() -> None:
         if not 1 <= chosen.min_insync <= chosen.replication:
             sys.exit("expected --min-insync from 1 to --replication")
         durability = kafka.Durability(replication=chosen.replication, min_insync=chosen.min_insync)
-    if not chosen.check:
-        try:
-            for name in kafka.create_missing(bootstrap, durability=durability):
+    try:
+        brokers = settings.load(settings.Brokers)
+        if not chosen.check:
+            for name in kafka.create_missing(brokers, durability=durability):
                 sys.stdout.write(f"created {name}\n")
-        except ValueError as error:
-            sys.exit(str(error))
-    lines = kafka.drift(bootstrap, durability=durability)
+        lines = kafka.drift(brokers, durability=durability)
+    except (ValueError, settings.SettingsError) as error:
+        sys.exit(str(error))
+    except kafka.Unavailable as error:
+        sys.exit(f"Kafka at {brokers.bootstrap}: {error}")
     sys.stdout.write("".join(f"differs: {line}\n" for line in lines) or "topics are as topics.yaml says\n")
     sys.exit(1 if chosen.check and lines else 0)
 

@@ -86,7 +86,7 @@ class WorkerSettings(Protocol):
     """The part of ServiceSettings that the host reads."""
 
     @property
-    def kafka(self) -> str: ...
+    def kafka(self) -> kafka.Where: ...
     @property
     def ready_file(self) -> pathlib.Path | None: ...
 
@@ -109,7 +109,7 @@ class Options:
 class _Context:
     engine: sa.Engine
     wiring: Any
-    bootstrap: str
+    bootstrap: kafka.Where
     group: str
     options: Options
     ready: Callable[[], None]
@@ -545,7 +545,7 @@ def _stored(
     return {partition: stored[partition] for partition in waiting}
 
 
-def accept_lost_range(engine: sa.Engine, bootstrap: str) -> dict[kafka.Partition, int]:
+def accept_lost_range(engine: sa.Engine, bootstrap: kafka.Where) -> dict[kafka.Partition, int]:
     """After ``republish``: read partitions whose stored offset Kafka no longer has from the oldest record on.
 
     Returns where they begin now. To be run while no worker of the service runs.

@@ -21,9 +21,14 @@ import kafka.errors as driver_errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.consumer.group import KafkaConsumer
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.net.sasl import register_sasl_mechanism
+from kafka.net.sasl.abc import SaslMechanism
+from kafka.net.sasl.plain import SaslMechanismPlain
+from kafka.net.sasl.scram import SaslMechanismScram
 from kafka.producer.kafka import KafkaProducer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from servicekit import settings as settings_module
 from servicekit import topics
 from servicekit.delivery import Record
 
@@ -84,7 +89,54 @@ def require_crc32c() -> None:
         raise ChecksumsTooSlow("kafka-python does not see the package crc32c")
 
 
-def bootstrap_servers(bootstrap: str) -> list[str]:
+Where = settings_module.Brokers | str
+"""Brokers and how to talk to them; bare ``host:port,host:port`` are talked to in plaintext."""
+
+
+def _looked_up(mechanism: type[SaslMechanism]) -> type[SaslMechanism]:
+    """A mechanism that may be given a function for its password, and calls it at each authentication."""
+
+    class LookedUp(mechanism):  # type: ignore[misc]
+        def __init__(self, **config: Any) -> None:
+            password = config["sasl_plain_password"]
+            super().__init__(
+                **config | {"sasl_plain_password": password() if callable(password) else password}
+            )
+
+    return LookedUp
+
+
+for _name, _mechanism in {
+    "PLAIN": SaslMechanismPlain,
+    "SCRAM-SHA-256": SaslMechanismScram,
+    "SCRAM-SHA-512": SaslMechanismScram,
+}.items():
+    register_sasl_mechanism(_name, _looked_up(_mechanism), overwrite=True)
+
+
+def _connection(where: Where) -> dict[str, Any]:
+    """How kafka-python is told of brokers. It reads the files at each connection, and asks for the password."""
+    told: dict[str, Any] = {"bootstrap_servers": bootstrap_servers(where)}
+    if isinstance(where, str):
+        return told
+    told["security_protocol"] = where.security
+    if where.encrypted:
+        files = {
+            "ssl_cafile": where.ca_file,
+            "ssl_certfile": where.certificate_file,
+            "ssl_keyfile": where.key_file,
+        }
+        told |= {name: str(file) for name, file in files.items() if file is not None}
+    if where.authenticates:
+        told |= {
+            "sasl_mechanism": where.mechanism,
+            "sasl_plain_username": where.user,
+            "sasl_plain_password": where.secret,
+        }
+    return told
+
+
+def bootstrap_servers(bootstrap: Where) -> list[str]:
     """``host:port,host:port`` as a list."""
     return [server.strip() for server in bootstrap.split(",") if server.strip()]
 
@@ -101,11 +153,11 @@ class Producer:
     """Idempotent, acks=all, order kept per partition. After any failure it must be closed: an idempotent
     kafka-python producer refuses everything after one refused record."""
 
-    def __init__(self, bootstrap: str, *, client_id: str, batch_bytes: int = BATCH_BYTES) -> None:
+    def __init__(self, bootstrap: Where, *, client_id: str, batch_bytes: int = BATCH_BYTES) -> None:
         """``batch_bytes`` must stay below each topic's ``max_message_bytes``, which Kafka applies to batches;
         0 sends each record in a batch of its own, so that one that is refused takes no other with it."""
         self._producer = KafkaProducer(
-            bootstrap_servers=bootstrap_servers(bootstrap),
+            **_connection(bootstrap),
             client_id=client_id,
             acks="all",
             enable_idempotence=True,
@@ -183,7 +235,7 @@ class Consumer:
 
     def __init__(
         self,
-        bootstrap: str,
+        bootstrap: Where,
         *,
         group: str,
         client_id: str,
@@ -198,7 +250,7 @@ class Consumer:
         self._assigned: set[Partition] = set()
         self._positioned: set[Partition] = set()
         self._consumer = KafkaConsumer(
-            bootstrap_servers=bootstrap_servers(bootstrap),
+            **_connection(bootstrap),
             client_id=client_id,
             group_id=topics.on_wire(group),
             auto_offset_reset="none",
@@ -350,7 +402,7 @@ class Durability:
 
 
 def create_missing(
-    bootstrap: str, catalog: topics.Catalog | None = None, *, durability: Durability | None = None
+    bootstrap: Where, catalog: topics.Catalog | None = None, *, durability: Durability | None = None
 ) -> list[str]:
     """Create the topics of topics.yaml that Kafka does not have; their names. Those that are there are left alone.
 
@@ -358,7 +410,7 @@ def create_missing(
     contract).
     """
     catalog = catalog or topics.catalog()
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers(bootstrap))
+    admin = KafkaAdminClient(**_connection(bootstrap))
     try:
         existing = _existing(admin, catalog)
         for name, found in existing.items():
@@ -387,11 +439,11 @@ def create_missing(
 
 
 def drift(
-    bootstrap: str, catalog: topics.Catalog | None = None, *, durability: Durability | None = None
+    bootstrap: Where, catalog: topics.Catalog | None = None, *, durability: Durability | None = None
 ) -> list[str]:
     """Where Kafka's topics differ from topics.yaml and `durability`, a line each; nothing is changed."""
     catalog = catalog or topics.catalog()
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers(bootstrap))
+    admin = KafkaAdminClient(**_connection(bootstrap))
     try:
         existing = _existing(admin, catalog)
         lines = [f"{name}: missing" for name in catalog.by_name if name not in existing]
@@ -437,20 +489,18 @@ def _configs(topic: topics.Topic, durability: Durability | None) -> dict[str, st
     return configs
 
 
-def beginnings(bootstrap: str, partitions: Collection[Partition]) -> dict[Partition, int]:
+def beginnings(bootstrap: Where, partitions: Collection[Partition]) -> dict[Partition, int]:
     """The oldest offset of each partition, without joining a group."""
     return _offsets(bootstrap, partitions, "beginning_offsets")
 
 
-def ends(bootstrap: str, partitions: Collection[Partition]) -> dict[Partition, int]:
+def ends(bootstrap: Where, partitions: Collection[Partition]) -> dict[Partition, int]:
     """The offset of the next record of each partition, without joining a group."""
     return _offsets(bootstrap, partitions, "end_offsets")
 
 
-def _offsets(bootstrap: str, partitions: Collection[Partition], which: str) -> dict[Partition, int]:
-    consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap_servers(bootstrap), enable_auto_commit=False, metrics_enabled=False
-    )
+def _offsets(bootstrap: Where, partitions: Collection[Partition], which: str) -> dict[Partition, int]:
+    consumer = KafkaConsumer(**_connection(bootstrap), enable_auto_commit=False, metrics_enabled=False)
     try:
         found = getattr(consumer, which)([_in_kafka(p) for p in partitions])
         return {_ours(tp): offset for tp, offset in found.items()}

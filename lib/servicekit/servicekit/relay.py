@@ -81,7 +81,7 @@ def waiting(engine: sa.Engine) -> tuple[int, float]:
 class Relay:
     """Sends one service's outbox while it holds the lease ``relay``."""
 
-    def __init__(self, engine: sa.Engine, bootstrap: str, *, source: str) -> None:
+    def __init__(self, engine: sa.Engine, bootstrap: kafka.Where, *, source: str) -> None:
         self._engine = engine
         self._bootstrap = bootstrap
         self._source = f"recupera/{source}"

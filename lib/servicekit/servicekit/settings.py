@@ -52,6 +52,111 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Brokers:
+    """Where Kafka is, and how to talk to it: passed whole to whatever talks to it.
+
+    Files are read again at each new connection (``kafka``): certificates and a password that are changed on disk are
+    used from then on. Raises SettingInvalid or SettingMissing where the parts do not fit: what was to be encrypted
+    is never sent in the clear.
+    """
+
+    bootstrap: Annotated[
+        str,
+        Setting(variable="KAFKA", help="bootstrap servers of Kafka: host:port, several separated by a comma"),
+    ]
+    security: Annotated[
+        str,
+        Setting(
+            variable="KAFKA_SECURITY",
+            help="how the brokers' port is talked to",
+            choices=("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
+        ),
+    ] = "PLAINTEXT"
+    ca_file: Annotated[
+        Path | None,
+        Setting(
+            variable="KAFKA_CA_FILE",
+            file=True,
+            help="PEM of who signed the brokers' certificates; unset means whom the system trusts",
+        ),
+    ] = None
+    certificate_file: Annotated[
+        Path | None,
+        Setting(
+            variable="KAFKA_CERTIFICATE_FILE", file=True, help="PEM of our own certificate, with its chain"
+        ),
+    ] = None
+    key_file: Annotated[
+        Path | None,
+        Setting(variable="KAFKA_KEY_FILE", file=True, help="PEM of the private key of our own certificate"),
+    ] = None
+    mechanism: Annotated[
+        str,
+        Setting(
+            variable="KAFKA_MECHANISM",
+            help="how SASL shows the password",
+            choices=("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"),
+        ),
+    ] = "SCRAM-SHA-512"
+    user: Annotated[str | None, Setting(variable="KAFKA_USER", help="who we are for SASL")] = None
+    password: Annotated[str | None, Setting(variable="KAFKA_PASSWORD", help="the SASL user's password")] = (
+        dataclasses.field(default=None, repr=False)
+    )
+    password_file: Annotated[
+        Path | None,
+        Setting(variable="KAFKA_PASSWORD_FILE", file=True, help="file with the SASL user's password"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        files = {
+            "CA_FILE": self.ca_file,
+            "CERTIFICATE_FILE": self.certificate_file,
+            "KEY_FILE": self.key_file,
+        }
+        passwords: dict[str, object] = {"PASSWORD": self.password, "PASSWORD_FILE": self.password_file}
+        if not self.encrypted:
+            self._refuse(files, "SSL or SASL_SSL")
+        if not self.authenticates:
+            self._refuse({"USER": self.user} | passwords, "SASL_SSL or SASL_PLAINTEXT")
+        elif self.user is None:
+            raise SettingMissing(
+                f"RECUPERA_KAFKA_USER is not set: {self.security} needs it", "RECUPERA_KAFKA_USER"
+            )
+        elif sum(value is not None for value in passwords.values()) != 1:
+            names = [f"{PREFIX}KAFKA_{name}" for name in passwords]
+            raise SettingMissing(f"{self.security} needs one of {' and '.join(names)}", *names)
+        if (self.certificate_file is None) != (self.key_file is None):
+            names = [f"{PREFIX}KAFKA_{name}" for name in ("CERTIFICATE_FILE", "KEY_FILE")]
+            raise SettingMissing(f"expected {' and '.join(names)} together", *names)
+
+    def _refuse(self, given: Mapping[str, object], fitting: str) -> None:
+        for name, value in given.items():
+            if value is not None:
+                raise SettingInvalid(
+                    f"{PREFIX}KAFKA_{name}: {self.security} does not use it "
+                    f"(set {PREFIX}KAFKA_SECURITY to {fitting}, or unset it)",
+                    f"{PREFIX}KAFKA_{name}",
+                    f"{PREFIX}KAFKA_SECURITY",
+                )
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is spoken, and the brokers' names are checked."""
+        return self.security in ("SSL", "SASL_SSL")
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether a user and a password are shown."""
+        return self.security in ("SASL_PLAINTEXT", "SASL_SSL")
+
+    def secret(self) -> str:
+        """The password as it is now."""
+        if self.password_file is not None:
+            return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        return self.password or ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
     """What every service's `serve` and `worker` need; each service adds its own fields in a subclass."""
 
@@ -64,7 +169,7 @@ class ServiceSettings:
             help="address of the service's own database for its service role: postgresql://user:password@host:port/name",
         ),
     ] = dataclasses.field(repr=False)
-    kafka: Annotated[str, Setting(help="bootstrap servers of Kafka: host:port, several separated by a comma")]
+    kafka: Brokers
     rpc_port: Annotated[
         int, Setting(help="port of the gRPC server; 0 takes any free port", minimum=0, maximum=65535)
     ]
@@ -138,17 +243,36 @@ def load(cls: type[T], environ: Mapping[str, str] = os.environ, *, service: str 
     """Read the dataclass `cls` from `environ`.
 
     `service` fills `{SERVICE}` in variable names; default is the class attribute `service`.
-    Field types: str, int, float, bool, Decimal, Path and each of them `| None`.
+    Field types: str, int, float, bool, Decimal, Path and each of them `| None`; a dataclass of such fields, read alike.
     Raises SettingMissing naming every required variable that is not set, SettingInvalid naming a bad one.
     """
-    hints = typing.get_type_hints(cls, include_extras=True)
     name_of_service = (service if service is not None else str(getattr(cls, "service", ""))).upper()
-    values: dict[str, Any] = {}
     missing: list[tuple[str, str]] = []
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+    values = _values(cls, environ, name_of_service, missing)
+    if missing:
+        lines = [f"  {variable}" + (f": {text}" if text else "") for variable, text in missing]
+        raise SettingMissing(
+            "These environment variables are not set:\n" + "\n".join(lines),
+            *(variable for variable, _ in missing),
+        )
+    return cls(**values)
+
+
+def _values(
+    cls: Any, environ: Mapping[str, str], service: str, missing: list[tuple[str, str]]
+) -> dict[str, Any]:
+    """The fields that are set; those that should be and are not are added to ``missing``."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
         kind, setting = _describe(hints[field.name])
-        suffix = (setting.variable or field.name.upper()).format(SERVICE=name_of_service)
-        variable = PREFIX + suffix
+        if dataclasses.is_dataclass(kind):
+            before = len(missing)
+            inner = _values(kind, environ, service, missing)
+            if len(missing) == before:
+                values[field.name] = kind(**inner)  # type: ignore[operator]
+            continue
+        variable = PREFIX + (setting.variable or field.name.upper()).format(SERVICE=service)
         text = environ.get(variable, "").strip()
         if text:
             values[field.name] = _read(variable, text, kind, setting)
@@ -157,13 +281,7 @@ def load(cls: type[T], environ: Mapping[str, str] = os.environ, *, service: str 
                 values[field.name] = None
             else:
                 missing.append((variable, setting.help))
-    if missing:
-        lines = [f"  {variable}" + (f": {text}" if text else "") for variable, text in missing]
-        raise SettingMissing(
-            "These environment variables are not set:\n" + "\n".join(lines),
-            *(variable for variable, _ in missing),
-        )
-    return cls(**values)
+    return values
 
 
 def _describe(hint: Any) -> tuple[Any, Setting]:

@@ -20,6 +20,7 @@ from recupera.case.v1 import case_facts_pb2
 from recupera.imports.v1 import imports_pb2, imports_service_pb2, imports_service_pb2_grpc
 from servicekit import auth, clock, db, delivery, ids, testing
 from servicekit import rpc as server
+from servicekit import settings as settings_module
 
 AGENCY = uuid.UUID("01890000-0000-7000-8000-000000000001")
 OTHER = uuid.UUID("01890000-0000-7000-8000-000000000002")
@@ -64,7 +65,7 @@ class Site:
         self._signer = auth.Signer("case", folder / "case.json")
         found = settings.Settings(
             database_url="unused",
-            kafka="unused",
+            kafka=settings_module.Brokers(bootstrap="unused"),
             rpc_port=0,
             jwks_file=folder / "jwks.json",
             service_key_file=folder / "case.json",
