@@ -46,6 +46,13 @@ class CaseRefused(errors.ServiceError):
     status = errors.Status.FAILED_PRECONDITION
 
 
+class RemoteAway(errors.ServiceError):
+    """The knob `away:<case>` is set: it will pass, the fact is not why."""
+
+    status = errors.Status.UNAVAILABLE
+    transient = True
+
+
 class CaseMoved(errors.ServiceError):
     """The knob `aborted:<case>` counts down: somebody else changes the case meanwhile."""
 
@@ -53,8 +60,9 @@ class CaseMoved(errors.ServiceError):
 
 
 class LedgerWorker(host.Worker):
-    """Knobs: `refuse:<case>` (reason), `bug:<case>`, `twice:<case>` (breaks a deferred constraint), `aborted:<case>`,
-    `sleep` (seconds in the transaction), `sleep once` (the same, one time), `tick` (the timer fails when set)."""
+    """Knobs: `refuse:<case>` (reason), `away:<case>`, `bug:<case>`, `twice:<case>` (breaks a deferred constraint),
+    `aborted:<case>`, `sleep` (seconds in the transaction), `sleep once` (the same, one time), `tick` (the timer fails
+    when set)."""
 
     name = "agreement_worker"
 
@@ -66,6 +74,8 @@ class LedgerWorker(host.Worker):
         for case, _ in rows:
             if f"refuse:{case}" in knobs:
                 raise CaseRefused("told to", case=case)
+            if f"away:{case}" in knobs:
+                raise RemoteAway("told to", case=case)
             if f"bug:{case}" in knobs:
                 raise ZeroDivisionError("told to")
             if f"twice:{case}" in knobs:

@@ -52,6 +52,7 @@ from servicekit import (
     inbox,
     kafka,
     leases,
+    pausing,
     relay,
     telemetry,
     topics,
@@ -64,6 +65,8 @@ PATIENCE = 1.0
 """Seconds after which polling goes on, paused, beside a handler that still works."""
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 HOUSEKEEPING = 600.0
+PAUSED_LOOK = 0.5
+"""Seconds at most between two looks whether a paused timer was resumed."""
 
 LOOKS = "recupera_looks"
 
@@ -114,6 +117,7 @@ class _Context:
     options: Options
     ready: Callable[[], None]
     progress: gauges.Progress
+    is_paused: Callable[[str], bool]
 
 
 def _context(extension: Any) -> _Context:
@@ -146,8 +150,8 @@ class Worker:
         result: Exception | None = eventlet.tpool.execute(job.work, self)
         return result
 
-    def _tick(self, method: str) -> None:
-        eventlet.tpool.execute(_tick, self, method)
+    def _tick(self, method: str, is_paused: Callable[[str], bool]) -> None:
+        eventlet.tpool.execute(_tick, self, method, is_paused)
 
 
 def consume(
@@ -247,21 +251,26 @@ class _Timer(Entrypoint):  # type: ignore[misc]
         self._thread.wait()
 
     def _run(self) -> None:
+        is_paused = _context(self).is_paused
         if not self.eager:
             _wait(self._stop, self.interval)
         while not self._stop.ready():
+            if is_paused(self._ticked):
+                _wait(self._stop, min(self.interval, PAUSED_LOOK))
+                continue
             done = eventlet.event.Event()
 
             def finished(_context: Any, result: Any, exc_info: Any, done: Any = done) -> Any:
                 done.send()
                 return result, exc_info
 
-            self.container.spawn_worker(self, (self._ticked,), {}, handle_result=finished)
+            self.container.spawn_worker(self, (self._ticked, is_paused), {}, handle_result=finished)
             done.wait()
             _wait(self._stop, self.interval)
 
 
-def _tick(worker: Any, method: str) -> None:
+def _tick(worker: Any, method: str, is_paused: Callable[[str], bool]) -> None:
+    _in_hand.is_to_end = lambda: is_paused(method)
     started = time.perf_counter()
     try:
         with telemetry.span("timer", timer=method):
@@ -270,6 +279,8 @@ def _tick(worker: Any, method: str) -> None:
         _timer_failures.add(1, {"timer": method})
         level = logging.WARNING if delivery.is_transient(error) else logging.ERROR
         logger.log(level, "timer failed", exc_info=error, extra={"timer": method})
+    finally:
+        del _in_hand.is_to_end
     _timer_seconds.record(time.perf_counter() - started, {"timer": method})
 
 
@@ -303,6 +314,11 @@ class _Job:
         self._batch: delivery.Batch | None = None
         self.topic = partition.topic
         self.position = position
+
+    @property
+    def done(self) -> bool:
+        """True when no record is left."""
+        return self._batch is not None and self._batch.done
 
     def work(self, worker: Worker) -> Exception | None:
         """On a native thread: apply what is left; the exception that stopped it, if one did."""
@@ -395,7 +411,11 @@ class _Loop(SharedExtension):  # type: ignore[misc]
             max_poll_interval_ms=options.max_poll_interval_ms,
         )
 
+    def _paused(self, topic: str) -> bool:
+        return self._context.is_paused(topic)
+
     def _round(self, consumer: kafka.Consumer) -> None:
+        eventlet.tpool.execute(consumer.hold, {name for name in self._handlers if self._paused(name)})
         polled = eventlet.tpool.execute(consumer.poll, POLL_MS)
         self._position(consumer)
         if not self._ready and consumer.is_ready():
@@ -439,14 +459,20 @@ class _Loop(SharedExtension):  # type: ignore[misc]
             position=self._positions[partition],
             records=records,
             streak=self._streak,
-            stop=lambda: self._stopping,
+            stop=lambda: self._stopping or self._paused(partition.topic),
         )
         while not self._stopping and consumer.is_positioned(partition):
+            if self._paused(partition.topic):
+                consumer.forget(partition)  # what is left of these records is read again after `resume`
+                self._failing_since = None
+                return
             error = self._work(consumer, job)
             self._positions[partition] = job.position
             if error is None:
                 self._failing_since = None
-                return
+                if job.done:
+                    return
+                continue
             if isinstance(error, inbox.PartitionLost):
                 logger.info("partition read on by another consumer", extra=partition._asdict())
                 consumer.forget(partition)
@@ -610,13 +636,14 @@ def housekeep(engine: sa.Engine) -> None:
 
 
 _ending = threading.Event()
+_in_hand = threading.local()
 
 
 def draining() -> bool:
-    """True once this process was asked to stop: a long timer ends at the next point from which it can go
-    on.
+    """True once this process was asked to stop, or the timer that asks was paused: a long timer ends at the next
+    point from which it can go on.
     """
-    return _ending.is_set()
+    return _ending.is_set() or getattr(_in_hand, "is_to_end", bool)()
 
 
 def run(
@@ -637,6 +664,7 @@ def run(
     check(worker)
     kafka.require_crc32c()
     service = service_of(worker)
+    watch = pausing.Watch(engine)
     context = _Context(
         engine=engine,
         wiring=wiring,
@@ -645,6 +673,7 @@ def run(
         options=options,
         ready=lambda: _touch(settings.ready_file),
         progress=gauges.Progress(),
+        is_paused=watch.is_paused,
     )
     eventlet.tpool.QUIET = True
     eventlet.tpool.set_num_threads(4 + _timers(worker))
@@ -654,7 +683,7 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
 
-    def watch() -> None:
+    def await_end() -> None:
         while not ending.is_set():
             eventlet.sleep(0.1)
         logger.info("draining")
@@ -676,7 +705,8 @@ def run(
         sender.start()
     housekeeping.start()
     sampler.start()
-    eventlet.spawn(watch)
+    watch.start()
+    eventlet.spawn(await_end)
     failed = False
     try:
         container.start()
@@ -692,6 +722,7 @@ def run(
         housekeeping.stop()
         sampler.stop()
         lag.close()
+        watch.stop()
         if options.relay:
             sender.stop()
         heartbeat.stop()

@@ -249,6 +249,7 @@ class Consumer:
         self._noted = _Noted()
         self._assigned: set[Partition] = set()
         self._positioned: set[Partition] = set()
+        self._held: frozenset[str] = frozenset()
         self._consumer = KafkaConsumer(
             **_connection(bootstrap),
             client_id=client_id,
@@ -343,8 +344,22 @@ class Consumer:
         self._consumer.pause(*self._consumer.assignment())
 
     def resume(self) -> None:
-        """Fetch again."""
-        self._consumer.resume(*self._consumer.paused())
+        """Fetch again, but for what is held."""
+        held, paused = self._held_partitions(), self._consumer.paused()
+        with contextlib.suppress(KeyError):  # taken away this moment: the next call sees it
+            self._consumer.resume(*(paused - held))
+            self._consumer.pause(*(held - paused))
+
+    def hold(self, names: Collection[str]) -> None:
+        """Fetch nothing of these topics until they are no longer named here; their partitions stay ours."""
+        if names or self._held:
+            self._held = frozenset(names)
+            self.resume()
+
+    def _held_partitions(self) -> set[TopicPartition]:
+        if not self._held:
+            return set()
+        return {tp for tp in self._consumer.assignment() or () if _ours(tp).topic in self._held}
 
     def commit(self, offsets: Mapping[Partition, int], timeout_ms: int = 5_000) -> None:
         """Tell Kafka how far we are, for lag and scaling only. A failure is logged and means nothing."""

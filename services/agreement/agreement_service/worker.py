@@ -158,7 +158,7 @@ class AgreementWorker(host.Worker):
 def act_at_bank(engine: db.Engine, wiring: Wiring, agency: uuid.UUID) -> None:
     """Do all acts of an agency that are due: claim and commit, ask the bank, commit the answers (architecture §7)."""
     for due, acting in instruments.ACTS:
-        while True:
+        while not host.draining():
             with db.begin(engine, agency=agency) as tx:
                 moment = moments.read(tx, agency)
                 claimed = instruments.claim(tx, agency, due=due, acting=acting, moment=moment)

@@ -182,7 +182,7 @@ class CaseWorker(host.Worker):
     def run_cleared_slices(self) -> None:
         """Slices whose due and breach run was over before their date was open here."""
         for agency in clock.agencies(self.engine):
-            while True:
+            while not host.draining():
                 with db.begin(self.engine, agency=agency) as tx:
                     if days.run_cleared(tx, agency, partition=None, limit=1) == 0:
                         break
