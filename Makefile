@@ -79,9 +79,10 @@ lint: setup ## Format, style, types, import rules, contracts: everything a machi
 	@echo "lint: ok"
 
 .PHONY: format
-format: setup ## Lay the code out as lint wants it
+format: setup ## Lay the code out as lint wants it; the chart's table of values too
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/python -m recupera_local.values_table > /dev/null
 
 .PHONY: test
 test: lint ## Lint, then every test, on real PostgreSQL, Kafka and Envoy

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from celpy import adapter
 
-from recupera_local import helm, paths, ports
+from recupera_local import helm, paths, ports, values_table
 
 CHART = paths.REPO / "deploy" / "helm" / "recupera"
 MINIMAL = CHART / "ci" / "minimal-values.yaml"
@@ -267,6 +267,14 @@ def test_every_workload_has_a_policy_of_its_own_and_the_default_denies() -> None
         for peer in rule.get("to", [])
     ]
     assert reached == ["case-serve"]
+
+
+def test_the_table_of_values_is_as_the_values_are() -> None:
+    readme = (CHART / "README.md").read_text()
+    assert values_table.readme(readme) == readme, "make format writes it"
+    keys = [key for key, _, _ in values_table.rows()]
+    assert {"image.repository", "services.SERVICE.worker.keda", "monitoring.enabled"} <= set(keys)
+    assert len(keys) == len(set(keys))
 
 
 def test_a_digest_names_the_image() -> None:
