@@ -51,6 +51,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Schedulin
     return Scheduling(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """tests/cluster needs a Kubernetes cluster: it runs when it is named, as `make test-cluster` does.
+
+    pytest does not ask for what is named, nor for the folders above it.
+    """
+    return True if collection_path == Path(__file__).parent / "cluster" else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the xdist workers, which inherit the environment, whose run this is."""
     if not hasattr(config, "workerinput"):

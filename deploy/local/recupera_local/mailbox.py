@@ -296,12 +296,12 @@ def _page(store: Store) -> str:
     )
 
 
-def serve(*, smtp_port: int, http_port: int, folder: Path) -> None:
+def serve(*, smtp_port: int, http_port: int, folder: Path, smtp_host: str = "127.0.0.1") -> None:
     """Serve until SIGTERM."""
     store = Store(folder / "mailbox.sqlite")
     receiving = controller.Controller(
         Receiver(store),
-        hostname="127.0.0.1",
+        hostname=smtp_host,
         port=smtp_port,
         data_size_limit=MAXIMUM_SIZE,
         enable_SMTPUTF8=True,
@@ -322,8 +322,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--smtp", type=int, required=True, metavar="PORT")
     parser.add_argument("--http", type=int, required=True, metavar="PORT")
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--smtp-host", default="127.0.0.1", help="address on which SMTP listens")
     chosen = parser.parse_args(arguments)
-    serve(smtp_port=chosen.smtp, http_port=chosen.http, folder=chosen.folder)
+    serve(smtp_port=chosen.smtp, http_port=chosen.http, folder=chosen.folder, smtp_host=chosen.smtp_host)
     return 0
 
 

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psycopg
@@ -37,12 +37,27 @@ commits when the server is killed: they wait in its shared memory.)"""
 
 
 class Postgres:
-    """A PostgreSQL server in `folder`, on 127.0.0.1:`port`; `durable=False` for tests."""
+    """A PostgreSQL server in `folder`, on 127.0.0.1:`port`; `durable=False` for tests.
 
-    def __init__(self, *, folder: Path, port: int, log: Path, durable: bool = True) -> None:
+    `settings` are added to its configuration. `remote`: who comes from another machine may log in too.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        port: int,
+        log: Path,
+        durable: bool = True,
+        settings: Mapping[str, str] | None = None,
+        remote: bool = False,
+    ) -> None:
         self.folder = folder
         self.port = port
-        settings = CONFIGURATION | {"port": str(port)} | ({} if durable else NOT_DURABLE)
+        self._remote = remote
+        settings = (
+            CONFIGURATION | {"port": str(port)} | ({} if durable else NOT_DURABLE) | dict(settings or {})
+        )
         self.process = processes.Process(
             name="postgres",
             command=[
@@ -100,6 +115,9 @@ class Postgres:
         if initdb.returncode != 0:
             shutil.rmtree(self._data, ignore_errors=True)
             raise processes.ProcessFailed(f"initdb failed.\n{initdb.stdout}{initdb.stderr}")
+        if self._remote:
+            with (self._data / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all all scram-sha-256\n")
 
     def ready(self) -> bool:
         """Whether it answers a query."""
