@@ -15,6 +15,7 @@ It knows a KUBECONFIG, images and this machine's address as pods reach it; nothi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -217,7 +218,6 @@ class Installation:
         self.backing = Backing(folder, settings.host)
         self.install_seconds = 0.0
         """What the first `helm install --wait` took."""
-        self._node = ""
 
     # ---- commands ------------------------------------------------------------------------------------------------
 
@@ -301,11 +301,28 @@ class Installation:
                 "resources": small,
             },
             "networkPolicy": {
-                "postgres": {"ports": [backing.postgres.port]},
-                "kafka": {"ports": [backing.kafka.port]},
-                "smtp": {"ports": [backing.smtp_port]},
+                **{
+                    name: {"ports": [port], "to": [block(backing.host)]}
+                    for name, port in (
+                        ("postgres", backing.postgres.port),
+                        ("kafka", backing.kafka.port),
+                        ("smtp", backing.smtp_port),
+                    )
+                },
+                # Calls of this machine come through a node's port, those for metrics through the API server.
+                "gatewayFrom": [block(backing.host), *(block(node) for node in self.nodes)],
+                "metricsFrom": [
+                    *(block(node) for node in self.nodes),
+                    {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.monitoring}}},
+                ],
             },
+            "monitoring": {"enabled": True, "interval": "5s"},
         }
+
+    @property
+    def monitoring(self) -> str:
+        """The namespace from which metrics may be read."""
+        return f"{self.namespace}-monitoring"
 
     def upgrade(self, *flags: str, changed: Mapping[str, Any] | None = None, timeout: str = "5m") -> float:
         """`helm upgrade --install --wait` with the values, `changed` laid over them; the seconds it took."""
@@ -377,19 +394,20 @@ class Installation:
             for pod in items
         }
 
-    @property
-    def node(self) -> str:
-        """Address of a node, where the gateway's port is."""
-        if not self._node:
-            [first, *_] = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
-            found = {one["type"]: one["address"] for one in first["status"]["addresses"]}
-            self._node = found["InternalIP"]
-        return self._node
+    @functools.cached_property
+    def nodes(self) -> list[str]:
+        """Addresses of the nodes, on each of which is the gateway's port."""
+        return [
+            address["address"]
+            for node in self.get("nodes")["items"]
+            for address in node["status"]["addresses"]
+            if address["type"] == "InternalIP"
+        ]
 
     @property
     def gateway_url(self) -> str:
         """The gateway from this machine: JSON, gRPC-Web, gRPC."""
-        return f"http://{self.node}:{self.settings.node_port}"
+        return f"http://{self.nodes[0]}:{self.settings.node_port}"
 
     @property
     def bootstrap(self) -> str:
@@ -453,6 +471,11 @@ class Installation:
                 name = pod["metadata"]["name"]
                 parts.append(self.kubectl("logs", name, "--all-containers", "--tail=30", "--prefix"))
         return "\n".join(parts)
+
+
+def block(address: str) -> dict[str, Any]:
+    """One address as a peer of a NetworkPolicy."""
+    return {"ipBlock": {"cidr": f"{address}/32"}}
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
