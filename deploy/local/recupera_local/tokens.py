@@ -13,6 +13,7 @@ from uuid import UUID
 
 from recupera_local import agencies, paths, ports
 from servicekit import auth
+from servicekit import keys as kit_keys
 
 ALL_SCOPES = tuple(f"{service}.{right}" for service in ports.SERVICES for right in ("read", "write", "admin"))
 
@@ -24,22 +25,17 @@ def folder() -> Path:
 
 def jwks_file(keys: Path) -> Path:
     """The public keys."""
-    return keys / "jwks.json"
+    return keys / kit_keys.JWKS
 
 
 def key_file(keys: Path, owner: str) -> Path:
     """The private key of the issuer ("issuer") or of a service ("case")."""
-    return keys / f"{owner}.json"
+    return kit_keys.file_of(keys, owner)
 
 
 def ensure(keys: Path) -> None:
     """Make the keys that are missing, and the JWKS of all."""
-    keys.mkdir(parents=True, exist_ok=True, mode=0o700)
-    owners = {"issuer": auth.ISSUER} | {service: auth.SERVICE_ISSUER + service for service in ports.SERVICES}
-    for owner, issuer in owners.items():
-        if not key_file(keys, owner).exists():
-            auth.write_key(key_file(keys, owner), auth.generate_key(issuer))
-    auth.write_jwks(jwks_file(keys), [auth.read_key(key_file(keys, owner)) for owner in owners])
+    kit_keys.ensure(keys, ports.SERVICES)
 
 
 def issue(
