@@ -52,8 +52,8 @@ $(STAMPS)/helm: deploy/helm/tools/requirements.txt $(STAMPS)/install
 	@$(BIN)/python -m recupera_local.helm
 	@touch $@
 
-$(STAMPS)/promtool: $(STAMPS)/install
-	@echo "setup: promtool in .local/lib/prometheus"
+$(STAMPS)/promtool: deploy/local/recupera_local/promtool.py $(STAMPS)/install
+	@echo "setup: promtool and Prometheus in .local/lib/prometheus"
 	@$(BIN)/python -m recupera_local.promtool
 	@touch $@
 

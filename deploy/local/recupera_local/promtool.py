@@ -1,4 +1,4 @@
-"""promtool, for the tests of the alert rules: the machine's, or out of Debian's package into `.local/lib/prometheus`.
+"""promtool and Prometheus, for the tests of the alert rules: the machine's, or out of Debian's package into `.local/lib/prometheus`.
 
 No other registry that `make setup` uses has it, and compiling it takes minutes. apt checks the package's signature;
 nothing is installed, and where the machine has no package lists they are fetched into a folder of our own.
@@ -14,28 +14,30 @@ from pathlib import Path
 from recupera_local import paths, processes
 
 FOLDER = paths.REPO / ".local" / "lib" / "prometheus"
+PROGRAMS = ("promtool", "prometheus")
 
 
 class PromtoolMissing(processes.PlatformFailed):
-    """There is no promtool, and it cannot be fetched here. The text says what to do."""
+    """There is no promtool (or Prometheus), and it cannot be fetched here. The text says what to do."""
 
 
-def binary() -> Path:
-    """The program. Raises PromtoolMissing."""
-    if (fetched := FOLDER / "promtool").exists():
+def binary(name: str = "promtool") -> Path:
+    """The program, of PROGRAMS. Raises PromtoolMissing."""
+    if (fetched := FOLDER / name).exists():
         return fetched
-    if found := shutil.which("promtool"):
+    if found := shutil.which(name):
         return Path(found)
-    raise PromtoolMissing("there is no promtool: run `make setup`")
+    raise PromtoolMissing(f"there is no {name}: run `make setup`")
 
 
 def fetch() -> None:
-    """Take the program out of the package `prometheus`, once, unless the machine has it already."""
-    if shutil.which("promtool") or (FOLDER / "promtool").exists():
+    """Take the programs out of the package `prometheus`, once, unless the machine has them already."""
+    wanted = [name for name in PROGRAMS if not shutil.which(name) and not (FOLDER / name).exists()]
+    if not wanted:
         return
     if not shutil.which("apt-get"):
         raise PromtoolMissing(
-            "no 'promtool' found, it tests the alert rules: put that of Prometheus 2.42 or newer on PATH"
+            "no 'promtool' and 'prometheus' found, they test the alert rules: put those of 2.42 or newer on PATH"
         )
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:
@@ -43,10 +45,10 @@ def fetch() -> None:
         archive = subprocess.run(
             ["dpkg-deb", "--fsys-tarfile", str(package)], capture_output=True, check=True
         )
-        subprocess.run(
-            ["tar", "-xf", "-", "-C", scratch, "./usr/bin/promtool"], input=archive.stdout, check=True
-        )
-        (Path(scratch) / "usr/bin/promtool").rename(FOLDER / "promtool")
+        paths_in_it = [f"./usr/bin/{name}" for name in wanted]
+        subprocess.run(["tar", "-xf", "-", "-C", scratch, *paths_in_it], input=archive.stdout, check=True)
+        for name in wanted:
+            (Path(scratch) / "usr/bin" / name).rename(FOLDER / name)
 
 
 def _download(folder: Path) -> Path:
