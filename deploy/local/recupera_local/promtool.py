@@ -1,5 +1,6 @@
-"""promtool and Prometheus, for the tests of the alert rules: the machine's, or out of Debian's package into `.local/lib/prometheus`.
+"""promtool and Prometheus: the machine's, or out of Debian's package into `.local/lib/prometheus`.
 
+For the tests of the alert rules, by themselves and against real pods.
 No other registry that `make setup` uses has it, and compiling it takes minutes. apt checks the package's signature;
 nothing is installed, and where the machine has no package lists they are fetched into a folder of our own.
 """
