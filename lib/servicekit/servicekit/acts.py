@@ -15,17 +15,27 @@ import logging
 import os
 import threading
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from servicekit import db, ids
+from servicekit import db, ids, telemetry
 
 BEAT = datetime.timedelta(seconds=5)
 DEAD_AFTER = datetime.timedelta(seconds=30)
 """A worker whose heartbeat is older (database clock) is dead: what it was acting on is abandoned."""
 
 logger = logging.getLogger("recupera.acts")
+
+DUE_AGE = telemetry.gauge(
+    "recupera.acts.due_age", "s", "Age of the oldest act that is due and not done, by act"
+)
+UNKNOWN = telemetry.gauge(
+    "recupera.acts.unknown", "{act}", "Acts of the last days of which nobody can say whether they were done"
+)
+UNKNOWN_DAYS = 7
+"""Business days back to which acts in UNKNOWN are counted."""
 
 _worker: tuple[int, uuid.UUID] | None = None
 
@@ -95,6 +105,39 @@ def abandoned(
         },
     )
     return list(found.mappings().all())
+
+
+def oldest_due(
+    tx: db.Transaction, table: str, *, agency: uuid.UUID, states: Sequence[str], now: datetime.datetime
+) -> datetime.datetime | None:
+    """Since when the oldest act in these states is due at ``now``; None where none is."""
+    found: datetime.datetime | None = tx.execute(
+        _oldest_due(table, tuple(states)), {"of_agency": agency, "now": now}
+    ).scalar_one()
+    return found
+
+
+class Waiting:
+    """What a service's look fills the gauges of acts with."""
+
+    def __init__(self, *names: str) -> None:
+        """``names`` are the acts that can be due."""
+        self._due = dict.fromkeys(names, 0.0)
+        self._unknown: dict[tuple[str, str], int] = {}
+
+    def due(self, act: str, since: datetime.datetime | None, *, now: datetime.datetime) -> None:
+        """The oldest act of this name at an agency is due since then; None where none is."""
+        if since is not None:
+            self._due[act] = max(self._due[act], (now - since).total_seconds())
+
+    def unknown(self, act: str, kind: str, number: int) -> None:
+        """So many acts of one kind are UNKNOWN at an agency."""
+        self._unknown[act, kind] = number + self._unknown.get((act, kind), 0)
+
+    def show(self) -> None:
+        """Show what was put in."""
+        DUE_AGE.show(self._due, by="act")
+        UNKNOWN.show([(number, {"act": act, "kind": kind}) for (act, kind), number in self._unknown.items()])
 
 
 def beat(engine: sa.Engine, name: str) -> None:
@@ -181,6 +224,16 @@ def _claim(name: str) -> sa.Executable:
         .where(table.c.agency == _of_agency(), table.c.id.in_(sa.select(due.c.id)))
         .values(state=sa.bindparam("acting_state"), act_worker=sa.bindparam("worker"))
         .returning(sa.text(f"{name}.*"))
+    )
+
+
+@functools.cache
+def _oldest_due(name: str, states: tuple[str, ...]) -> sa.Executable:
+    # states as literals: the planner sees that the partial index on what is due holds them all
+    of_states: list[Any] = [sa.literal_column(f"'{state}'") for state in states]
+    table = _table(name)
+    return sa.select(sa.func.min(table.c.due_at)).where(
+        table.c.agency == _of_agency(), table.c.state.in_(of_states), table.c.due_at <= sa.bindparam("now")
     )
 
 

@@ -147,6 +147,21 @@ def agencies(engine: sa.Engine) -> list[uuid.UUID]:
     return [row.agency for row in db.read(engine, agency=None, statement=_AGENCIES, params={})]
 
 
+def every(engine: sa.Engine) -> list[AgencyClock]:
+    """Every agency's clock, in id order."""
+    from servicekit import db
+
+    return [from_row(row._mapping) for row in db.read(engine, agency=None, statement=_EVERY, params={})]
+
+
+def days_behind(engine: sa.Engine) -> int:
+    """Most days by which an agency's business date is behind its local date; simulated clocks do not count."""
+    return max(
+        ((clock.local_date() - clock.business_date).days for clock in every(engine) if not clock.simulated),
+        default=0,
+    )
+
+
 _READ = sa.select(TABLE).where(TABLE.c.agency == sa.bindparam("agency"))
 _STORE = sa.text(
     """
@@ -164,3 +179,4 @@ _OPEN_DAY = sa.text(
     "UPDATE agency_clock SET business_date = :date WHERE agency = :agency AND business_date < :date"
 )
 _AGENCIES = sa.select(TABLE.c.agency).order_by(TABLE.c.agency)
+_EVERY = sa.select(TABLE).order_by(TABLE.c.agency)

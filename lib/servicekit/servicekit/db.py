@@ -89,6 +89,17 @@ def queue(
     return psycopg.Cursor(driver).execute(statement, params, binary=binary)
 
 
+DEAD_PEER = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""libpq gives a connection up after half a minute without a sign of life: a server whose machine or network is gone says
+no goodbye, and the kernel alone would wait two hours for one (for an unsent statement: a quarter of an hour)."""
+
+
 def create_engine(url: str, *, application_name: str, pool_size: int = POOL_SIZE) -> sa.Engine:
     """An engine over psycopg 3 with a fixed pool. ``url`` is ``postgresql://..``; times come back in UTC."""
     engine = sa.create_engine(
@@ -98,7 +109,7 @@ def create_engine(url: str, *, application_name: str, pool_size: int = POOL_SIZE
         pool_timeout=30,
         connect_args={
             "application_name": application_name,
-            "connect_timeout": 10,
+            **DEAD_PEER,
             "cursor_factory": _Cursor,
             "options": "-c TimeZone=UTC -c idle_in_transaction_session_timeout=60s -c lock_timeout=30s",
         },
@@ -130,7 +141,7 @@ class Transaction:
         self.connection = connection
         self.agency = agency
         self._pending: list[outbox.Row] = []
-        self._counts: list[tuple[telemetry.Counter, int, Mapping[str, str]]] = []
+        self._counts: list[tuple[telemetry.AnyCounter, int, Mapping[str, str]]] = []
         self._traceparent = ""
 
     @property
@@ -159,7 +170,7 @@ class Transaction:
             message, agency=self.agency, case_id=case_id, partition=partition, traceparent=self._traceparent
         )
 
-    def count(self, counter: telemetry.Counter, number: int = 1, **attributes: str) -> None:
+    def count(self, counter: telemetry.AnyCounter, number: int = 1, **attributes: str) -> None:
         """Add to a counter once this transaction is committed, and never when it is not."""
         if number:
             self._counts.append((counter, number, attributes))

@@ -14,9 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import sqlalchemy as sa
-
-from servicekit import kafka, leases, parked, relay, telemetry
+from servicekit import db, kafka, leases, parked, pausing, relay, telemetry
 
 EVERY = 15.0
 """Seconds between looks, and more where they take long: at most a fiftieth of the time goes into looking."""
@@ -30,6 +28,7 @@ _lag = telemetry.gauge(
     "recupera.consumer.lag", "{record}", "Records not yet applied in the partitions this worker has"
 )
 _partitions = telemetry.gauge("recupera.consumer.partitions", "{partition}", "Partitions this worker has")
+_paused = telemetry.gauge("recupera.consumer.paused", "{pause}", "1 for each topic or timer that is paused")
 _outbox_rows = telemetry.gauge(
     "recupera.outbox.rows", "{row}", f"Records that wait for the relay, counted up to {relay.COUNTED}"
 )
@@ -98,7 +97,7 @@ class Lag:
         _lag.show(behind, by="topic")
 
 
-def of_tables(engine: sa.Engine, topics: Sequence[str]) -> list[Look]:
+def of_tables(engine: db.Engine, topics: Sequence[str]) -> list[Look]:
     """Looks at servicekit's own tables, for a service that consumes these topics."""
 
     def look_at_outbox() -> None:
@@ -115,7 +114,11 @@ def of_tables(engine: sa.Engine, topics: Sequence[str]) -> list[Look]:
             dict.fromkeys(topics, 0.0) | {topic: age for topic, (_, age) in found.items()}, by="topic"
         )
 
+    def look_at_paused() -> None:
+        _paused.show({one.name: 1 for one in pausing.paused(engine)}, by="name")
+
     return [
+        Look("paused", (_paused,), look_at_paused),
         Look("outbox", (_outbox_rows, _outbox_age), look_at_outbox),
         Look("parked", (_parked_rows, _parked_age), look_at_parked),
     ]
@@ -124,7 +127,7 @@ def of_tables(engine: sa.Engine, topics: Sequence[str]) -> list[Look]:
 class Sampler:
     """The thread. ``own`` looks are made in every replica, ``shared`` ones in one."""
 
-    def __init__(self, engine: sa.Engine, *, own: Sequence[Look], shared: Sequence[Look]) -> None:
+    def __init__(self, engine: db.Engine, *, own: Sequence[Look], shared: Sequence[Look]) -> None:
         self._engine = engine
         self._own = own
         self._shared = shared

@@ -541,8 +541,7 @@ class _Loop(SharedExtension):  # type: ignore[misc]
             if consumer.is_positioned(partition)
         }
         changed = {p: o for p, o in self._positions.items() if self._reported.get(p) != o}
-        if changed:
-            eventlet.tpool.execute(consumer.commit, changed)
+        if changed and eventlet.tpool.execute(consumer.commit, changed):
             self._reported.update(changed)
 
     def _alarm(self, error: kafka.RangeLost) -> None:

@@ -35,6 +35,8 @@ from servicekit import errors
 from servicekit import settings as settings_module
 
 Attribute = str | int | bool | UUID
+AnyCounter = Counter
+"""For signatures outside this module."""
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Bucket boundaries of durations."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from agreement_service import providers
 from agreement_service.providers import pain008
+from agreement_service.store import instruments as instrument_store
+from agreement_service.store import mandates as mandate_store
 from agreement_service.usecases import (
     clocks,
     collections,
@@ -21,7 +23,7 @@ from agreement_service.usecases import (
 )
 from recupera.case.v1 import case_facts_pb2
 from recupera.imports.v1 import imports_facts_pb2, imports_pb2
-from servicekit import clock, dates, db, errors, facts, host, telemetry
+from servicekit import acts, clock, dates, db, errors, facts, host, telemetry
 
 _acts = telemetry.counter("recupera.agreement.acts", "{act}", "Acts at the bank, by act and outcome")
 
@@ -133,6 +135,21 @@ class AgreementWorker(host.Worker):
                     moment=moments.read(tx, agency),
                     bank=self.wiring.bank,
                 )
+
+    @host.looks_at(acts.DUE_AGE)
+    def look_at_acts(self) -> None:
+        """How long the oldest act at the bank, or file to be written, is due on a real clock."""
+        waiting = acts.Waiting("WRITING", *(acting for _, acting in instruments.ACTS))
+        for one in clock.every(self.engine):
+            if one.simulated:
+                continue
+            now = one.now()
+            with db.begin(self.engine, agency=one.agency) as tx:
+                for states in instruments.ACTS:
+                    since = instrument_store.oldest_due(tx, one.agency, states=states, now=now)
+                    waiting.due(states[1], since, now=now)
+                waiting.due("WRITING", mandate_store.oldest_file_due(tx, one.agency, now=now), now=now)
+        waiting.show()
 
     @host.timer(interval=0.5)
     def act(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from case_service.domain import contact
 from case_service.providers import slices
+from case_service.store import days as day_store
 from case_service.store import portfolio as staging
 from case_service.usecases import days, moments, outcomes, portfolio
 from recupera.agreement.v1 import agreement_facts_pb2, agreement_pb2
@@ -23,6 +24,12 @@ logger = logging.getLogger("recupera.case")
 
 _late = telemetry.counter(
     "recupera.case.late_slices", "{slice}", "Slices of the daily run found late, at each look"
+)
+_behind = telemetry.gauge(
+    "recupera.case.days_behind", "{day}", "Most days by which a business date is behind the local date"
+)
+_open = telemetry.gauge(
+    "recupera.case.day_slices_open", "{slice}", "Slices of the open business days that are not done"
 )
 
 SliceKey = tuple[bytes, int]
@@ -186,6 +193,16 @@ class CaseWorker(host.Worker):
                 with db.begin(self.engine, agency=agency) as tx:
                     if days.run_cleared(tx, agency, partition=None, limit=1) == 0:
                         break
+
+    @host.looks_at(_behind, _open)
+    def look_at_days(self) -> None:
+        """How far the business days are."""
+        _behind.show([(clock.days_behind(self.engine), {})])
+        open_slices = 0
+        for agency in clock.agencies(self.engine):
+            with db.begin(self.engine, agency=agency) as tx:
+                open_slices += day_store.open_slices(tx, agency)
+        _open.show([(open_slices, {})])
 
     @host.timer(interval=60.0)
     def watch_days(self) -> None:

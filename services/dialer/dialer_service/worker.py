@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
-from dialer_service import domain, providers, usecases
+from dialer_service import domain, providers, store, usecases
 from recupera.case.v1 import case_facts_pb2, case_pb2
-from servicekit import clock, dates, db, host, leases, telemetry
+from servicekit import acts, clock, dates, db, host, leases, telemetry
 
 INTERVAL = 0.2
 """Seconds between ticks: a free agent has the next call within one."""
@@ -59,6 +59,17 @@ class DialerWorker(host.Worker):
         news = [part for fact in facts for part in _news(fact)]
         if news:
             usecases.take_case_news(tx, agency, news=news)
+
+    @host.looks_at(acts.UNKNOWN)
+    def look_at_calls(self) -> None:
+        """Of how many calls nobody knows whether they were made."""
+        waiting = acts.Waiting()
+        waiting.unknown("CALLING", "CALL", 0)
+        for one in clock.every(self.engine):
+            since = one.business_date - datetime.timedelta(days=acts.UNKNOWN_DAYS)
+            with db.begin(self.engine, agency=one.agency) as tx:
+                waiting.unknown("CALLING", "CALL", store.unknown(tx, one.agency, since=since))
+        waiting.show()
 
     @host.timer(interval=INTERVAL)
     def dial(self) -> None:

@@ -341,6 +341,14 @@ def claim_work(
     return jobs
 
 
+def oldest_due(
+    tx: db.Transaction, agency: uuid.UUID, *, act: str, now: datetime.datetime
+) -> datetime.datetime | None:
+    """Since when the oldest work of this kind is due. A file in hand no longer is; a batch is, until it is back."""
+    states = (READ_DUE,) if act == READING else (ROLLBACK_DUE, ROLLING_BACK)
+    return acts.oldest_due(tx, "batch_work", agency=agency, states=states, now=now)
+
+
 def holds_work(tx: db.Transaction, agency: uuid.UUID, batch_id: uuid.UUID, *, acting: str) -> bool:
     """Whether this process still has the batch in hand; locks it if so."""
     return (

@@ -19,10 +19,15 @@ from import_service import domain, store
 from recupera.case.v1 import case_facts_pb2
 from recupera.imports.v1 import imports_facts_pb2, imports_pb2
 from servicekit import clock as clocks
-from servicekit import dates, db, errors, ids
+from servicekit import dates, db, errors, ids, telemetry
 
 if TYPE_CHECKING:
     from import_service.providers import reading  # it loads Polars, which `serve` does without
+
+_rows = telemetry.counter(
+    "recupera.import.rows", "{row}", "Rows of files, by what became of them: applied (good), or rejected"
+)
+_batches = telemetry.counter("recupera.import.batches", "{batch}", "Batches, by the state they came into")
 
 State = domain.State
 REVERSIBLE = (State.APPLIED, State.APPLIED_WITH_ERRORS)
@@ -100,7 +105,7 @@ def receive(
     if twin is not None:
         raise domain.DuplicateFile("this file was uploaded before", batch=f"agencies/{agency}/batches/{twin}")
     store.add_work(tx, agency, batch.id, state=store.READ_DUE, step="", due_at=now)
-    _tell(tx, agency, batch, clock)
+    _came_into(tx, agency, batch, clock)
     return store.BatchView(batch=batch, totals=(), rejects={})
 
 
@@ -137,7 +142,7 @@ def start_reading(
         slices=0,
     )
     if batch.state is not State.PARSED:
-        _tell(tx, agency, changed, clock)
+        _came_into(tx, agency, changed, clock)
 
 
 def add_part(
@@ -188,6 +193,7 @@ def finish_reading(
     refused, else APPLYING with a SliceReady for every slice."""
     batch = _held(tx, agency, batch_id)
     store.end_work(tx, agency, batch_id)
+    tx.count(_rows, batch.rows_rejected, kind=batch.kind.value, outcome="rejected")
     batch = _move(tx, agency, batch, State.VALIDATED, clock)
     found = domain.doubt(
         expected=batch.expected,
@@ -325,6 +331,8 @@ def slice_applied(
                 tx, agency, batch_id, amounts_of(content, sorted({one.row for one in rejects}))
             )
     store.close_slice(tx, agency, batch_id, number, applied=applied, unchanged=unchanged, refused=refused)
+    tx.count(_rows, applied + unchanged, kind=batch.kind.value, outcome="good")
+    tx.count(_rows, refused, kind=batch.kind.value, outcome="rejected")
     values: dict[str, object] = {
         "slices_applied": batch.slices_applied + 1,
         "rows_applied": batch.rows_applied + applied,
@@ -481,7 +489,7 @@ def _move(
 ) -> domain.Batch:
     domain.check_transition(batch.state, state)
     changed = store.change_batch(tx, agency, batch, state=state.value, **values)
-    _tell(tx, agency, changed, clock)
+    _came_into(tx, agency, changed, clock)
     return changed
 
 
@@ -537,6 +545,11 @@ def _fact(batch: domain.Batch, clock: clocks.AgencyClock) -> imports_facts_pb2.I
         subject=batch.id.bytes,
         version=batch.version,
     )
+
+
+def _came_into(tx: db.Transaction, agency: uuid.UUID, batch: domain.Batch, clock: clocks.AgencyClock) -> None:
+    tx.count(_batches, kind=batch.kind.value, state=batch.state.value)
+    _tell(tx, agency, batch, clock)
 
 
 def _tell(tx: db.Transaction, agency: uuid.UUID, batch: domain.Batch, clock: clocks.AgencyClock) -> None:

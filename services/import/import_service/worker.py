@@ -13,7 +13,7 @@ from import_service.providers import layouts, reading, remote, slices
 from recupera.agreement.v1 import agreement_facts_pb2
 from recupera.case.v1 import case_facts_pb2
 from recupera.imports.v1 import imports_facts_pb2
-from servicekit import blobs, clock, dates, db, errors, facts, host, topics
+from servicekit import acts, blobs, clock, dates, db, errors, facts, host, topics
 
 _log = logging.getLogger("recupera.import")
 
@@ -59,6 +59,18 @@ class ImportWorker(host.Worker):
         for fact in found:
             if facts.kind(fact) == "slice_applied":
                 _slice_applied(tx, uuid.UUID(bytes=fact.agency), fact.slice_applied)
+
+    @host.looks_at(acts.DUE_AGE)
+    def look_at_work(self) -> None:
+        """How long a file waits to be read, or a batch to be taken back, on a real clock."""
+        waiting = acts.Waiting(store.READING, store.ROLLING_BACK)
+        for one in clock.every(self.engine):
+            if not one.simulated:
+                with db.begin(self.engine, agency=one.agency) as tx:
+                    for act in (store.READING, store.ROLLING_BACK):
+                        since = store.oldest_due(tx, one.agency, act=act, now=one.now())
+                        waiting.due(act, since, now=one.now())
+        waiting.show()
 
     @host.timer(interval=0.4, eager=True)
     def read_files(self) -> None:

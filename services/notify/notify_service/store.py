@@ -526,6 +526,33 @@ def anything_acting(tx: db.Transaction, agency: uuid.UUID) -> bool:
     return bool(tx.execute(_BEGUN, {"agency": agency}).scalar())
 
 
+_OLDEST_DUE = sa.text(
+    """
+    SELECT min(coalesce(due_at, uuid_extract_timestamp(id))) FROM messages
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND state IN ('REQUESTED', 'SCHEDULED', 'FAILED_RETRYABLE')
+      AND (due_at IS NULL OR due_at <= :now)
+    """
+)
+_UNKNOWN = sa.text(
+    """
+    SELECT channel, count(*) AS number FROM messages
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND state = 'UNKNOWN' AND date >= :since GROUP BY channel
+    """
+)
+
+
+def oldest_due(tx: db.Transaction, agency: uuid.UUID, *, now: datetime.datetime) -> datetime.datetime | None:
+    """Since when the oldest message is due that did not leave."""
+    found: datetime.datetime | None = tx.execute(_OLDEST_DUE, {"agency": agency, "now": now}).scalar_one()
+    return found
+
+
+def unknown(tx: db.Transaction, agency: uuid.UUID, *, since: datetime.date) -> Mapping[str, int]:
+    """Messages of this date and later that are UNKNOWN, by channel."""
+    rows = tx.execute(_UNKNOWN, {"agency": agency, "since": since})
+    return {row.channel: row.number for row in rows}
+
+
 # --- suppressions -------------------------------------------------------------------------------------------
 
 _REASONS = sa.select(suppressions.c.contact_point_id, suppressions.c.reason).where(

@@ -363,6 +363,13 @@ def claim(
     )
 
 
+def oldest_due(
+    tx: db.Transaction, agency: uuid.UUID, *, states: Sequence[str], now: datetime.datetime
+) -> datetime.datetime | None:
+    """Since when the oldest act in these states is due."""
+    return acts.oldest_due(tx, TABLE, agency=agency, states=states, now=now)
+
+
 def abandoned(tx: db.Transaction, agency: uuid.UUID, *, acting: str) -> list[Instrument]:
     """Instruments whose act was begun by a worker that is gone, or by an earlier tick of this one that failed."""
     return _instruments(acts.abandoned(tx, TABLE, agency=agency, acting_state=acting, mine=True))

@@ -566,6 +566,13 @@ def claim_files(tx: db.Transaction, agency: uuid.UUID, *, now: datetime.datetime
     return [_file(row) for row in (*left, *fresh)]
 
 
+def oldest_file_due(
+    tx: db.Transaction, agency: uuid.UUID, *, now: datetime.datetime
+) -> datetime.datetime | None:
+    """Since when the oldest file is due that is not written."""
+    return acts.oldest_due(tx, FILES, agency=agency, states=("DRAFT", "WRITING"), now=now)
+
+
 def finish_file(
     tx: db.Transaction, agency: uuid.UUID, file_id: uuid.UUID, *, blob_id: uuid.UUID, sha256: bytes
 ) -> bool:

@@ -14,7 +14,7 @@ from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as store
 from agreement_service.store import creditors as creditor_store
 from agreement_service.store import novations as novation_store
-from agreement_service.usecases import books, credits, limits, moments, titles
+from agreement_service.usecases import books, counts, credits, limits, moments, titles
 from servicekit import db, errors, ids
 
 MAX_VALIDITY_DAYS = 365
@@ -293,6 +293,7 @@ def propose(
     ]
     store.add_instalments(tx, agency, record.id, rows)
     novation_store.set_nature(tx, agency, record.id, nature, settings)
+    counts.agreements(tx, [record.state])
     books.publish_agreement(
         tx,
         moment,

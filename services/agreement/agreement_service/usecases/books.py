@@ -17,7 +17,7 @@ from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as agreement_store
 from agreement_service.store import payments as payment_store
 from agreement_service.store import waterfalls as waterfall_store
-from agreement_service.usecases import facts, instruments, moments, promises
+from agreement_service.usecases import counts, facts, instruments, moments, promises
 from servicekit import db
 
 _CLOSED = frozenset(
@@ -56,6 +56,7 @@ class Books:
     _titles: dict[uuid.UUID, object] = dataclasses.field(default_factory=dict)
     _instalments: dict[uuid.UUID, object] = dataclasses.field(default_factory=dict)
     _agreements: dict[uuid.UUID, object] = dataclasses.field(default_factory=dict)
+    _states: dict[uuid.UUID, accounts.AgreementState] = dataclasses.field(default_factory=dict)
     _closed: set[uuid.UUID] = dataclasses.field(default_factory=set)
     _shares: dict[uuid.UUID, dict[uuid.UUID, int]] = dataclasses.field(default_factory=dict)
     _changed: set[uuid.UUID] = dataclasses.field(default_factory=set)
@@ -71,6 +72,7 @@ class Books:
                     self._closed.add(instalment.instalment_id)
             if account.agreement is not None:
                 self._agreements[account.agreement.agreement_id] = _agreement(account.agreement)
+                self._states[account.agreement.agreement_id] = account.agreement.state
         self._shares = {
             key: shares(one.entries) or {one.case_id: 0}
             for key, one in self.applied.items()
@@ -236,6 +238,8 @@ class Books:
         facts.instalments_changed(tx, moment, instalments, case_ids)
         for account in agreements:
             assert account.agreement is not None
+            if account.agreement.state is not self._states.get(account.agreement.agreement_id):
+                counts.agreements(tx, [account.agreement.state])
             publish_agreement(
                 tx,
                 moment,

@@ -10,7 +10,7 @@ from agreement_service.store import accounts as account_store
 from agreement_service.store import daily as store
 from agreement_service.store import instruments as instrument_store
 from agreement_service.store import promises as promise_store
-from agreement_service.usecases import books, facts, instruments, life, moments, promises
+from agreement_service.usecases import books, counts, facts, instruments, life, moments, promises
 from servicekit import db
 
 BREAKING = 500
@@ -53,6 +53,7 @@ def run(
 def _expire(tx: db.Transaction, agency: uuid.UUID, ids: set[uuid.UUID], *, moment: moments.Moment) -> None:
     rows = account_store.instalments(tx, agency, ids)
     for key, agreement in sorted(account_store.agreements(tx, agency, ids).items()):
+        counts.agreements(tx, [agreement.state])
         books.publish_agreement(
             tx,
             moment,

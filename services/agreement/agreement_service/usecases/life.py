@@ -10,7 +10,16 @@ from agreement_service.store import accounts as account_store
 from agreement_service.store import agreements as store
 from agreement_service.store import ledger as ledger_store
 from agreement_service.store import novations as novation_store
-from agreement_service.usecases import agreements, books, credits, facts, instruments, moments, promises
+from agreement_service.usecases import (
+    agreements,
+    books,
+    counts,
+    credits,
+    facts,
+    instruments,
+    moments,
+    promises,
+)
 from agreement_service.usecases import limits as limit_cases
 from servicekit import blobs, db, errors, ids
 
@@ -464,7 +473,8 @@ def _novate(opened: books.Books, account: accounts.Account, *, contract: str) ->
 def _write(
     tx: db.Transaction, agency: uuid.UUID, agreement: accounts.Agreement, moment: moments.Moment
 ) -> None:
-    """Write and publish an agreement that is not in force."""
+    """Write and publish an agreement that is not in force and came into another state."""
+    counts.agreements(tx, [agreement.state])
     agreement.version += 1
     account_store.write_agreements(tx, agency, [agreement])
     rows = account_store.instalments(tx, agency, [agreement.agreement_id])[agreement.agreement_id]

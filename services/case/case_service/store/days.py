@@ -36,6 +36,15 @@ class Worked:
     moved_open_minor: Sequence[int]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What became of a slice's promises, and the agenda items that followed."""
+
+    agenda_items: int
+    kept: int
+    broken: int
+
+
 def open_day(tx: db.Transaction, agency: uuid.UUID, date: datetime.date) -> bool:
     """Add the date and its slices; slices that were cleared before the date was open keep that. False where
     it is open.
@@ -66,6 +75,11 @@ def late(tx: db.Transaction, agency: uuid.UUID, *, minutes: int) -> Sequence[sa.
     return tx.execute(_LATE, {"agency": agency, "minutes": minutes}).all()
 
 
+def open_slices(tx: db.Transaction, agency: uuid.UUID) -> int:
+    """Slices of opened dates that are not done."""
+    return int(tx.execute(_OPEN_COUNT, {"agency": agency}).scalar_one())
+
+
 def expired_holds(
     tx: db.Transaction, agency: uuid.UUID, *, date: datetime.date, partition: int
 ) -> Sequence[sa.Row[Any]]:
@@ -94,13 +108,13 @@ def run_promises(
     partition: int,
     grace_days: int,
     now: datetime.datetime,
-) -> int:
+) -> Judged:
     """Promises of the slice: due ones get an agenda item, paid ones are kept, unpaid ones past their date
     and grace days are broken, with an agenda item, a line in the timeline and the case CONTACTED again.
-    Returns the agenda items.
     """
     params = {"agency": agency, "date": date, "partition": partition, "grace_days": grace_days, "now": now}
-    return int(tx.execute(_PROMISES, params).scalar_one())
+    row = tx.execute(_PROMISES, params).one()
+    return Judged(agenda_items=row.planned, kept=row.kept, broken=row.broken)
 
 
 def run_ladder(
@@ -241,6 +255,13 @@ _LATE = scoped.text(
     GROUP BY day.date ORDER BY day.date
     """
 )
+_OPEN_COUNT = scoped.text(
+    """
+    SELECT count(*) FROM day_slices AS slice
+    WHERE slice.agency = @agency AND slice.state <> 'DONE'
+      AND EXISTS (SELECT FROM business_days AS day WHERE day.agency = @agency AND day.date = slice.date)
+    """
+)
 _CLOSE = scoped.text(
     """
     UPDATE day_slices SET state = 'DONE', cases_seen = :cases_seen, agenda_items = :agenda_items, steps = :steps
@@ -317,7 +338,8 @@ _PROMISES = scoped.text(
             (SELECT max(date) FROM business_days WHERE agency = @agency AND date < :date), DATE '-infinity'))
         ON CONFLICT DO NOTHING RETURNING 1
     )
-    SELECT count(*) FROM planned
+    SELECT (SELECT count(*) FROM planned) AS planned, count(*) FILTER (WHERE verdict = 'KEPT') AS kept,
+           count(*) FILTER (WHERE verdict = 'BROKEN') AS broken FROM judged
     """
 )
 

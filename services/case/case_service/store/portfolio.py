@@ -71,6 +71,14 @@ class Counts:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+    """How many titles were made, and how many cases were opened for them or opened again."""
+
+    titles: int
+    cases: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Placed:
     """New titles of cases of one partition, as columns of equal length; ids as one string of 16 bytes each."""
 
@@ -110,8 +118,8 @@ def place(
     actor: str,
     now: datetime.datetime,
     business_date: datetime.date,
-) -> int:
-    """Make what the staged rows name and this agency does not have yet. Returns the number of titles made.
+) -> Made:
+    """Make what the staged rows name and this agency does not have yet.
 
     A title may be made a moment before by a slice of another partition (one contract, two debtors): then
     fewer are made than ``count(tx).new`` says, and the caller starts again.
@@ -127,10 +135,10 @@ def place(
     for statement in _PEOPLE_AND_CONTRACTS:
         tx.execute(statement, params)
     tx.execute(_LOCK_CASES, params)
-    tx.execute(_CASES, params)
-    made = tx.execute(_TITLES, params).rowcount
+    cases = tx.execute(_CASES, params).scalar_one()
+    titles = tx.execute(_TITLES, params).rowcount
     tx.execute(_GUARANTORS, params)
-    return int(made)
+    return Made(titles=titles, cases=cases)
 
 
 def count(tx: db.Transaction) -> Counts:
@@ -432,10 +440,12 @@ _CASES = scoped.text(
         INSERT INTO timeline (agency, case_id, at, business_date, actor, kind, code, subject_id)
         SELECT :agency, id, :now, :business_date, :actor, 'STATE_CHANGED', new_state, :batch_id
         FROM stored WHERE old_state IS DISTINCT FROM new_state ORDER BY id
+    ), marked AS (
+        UPDATE staged_titles SET case_id = stored.id FROM stored
+        WHERE staged_titles.verdict = 'NEW' AND staged_titles.debtor_id = stored.debtor_id
+          AND staged_titles.contract_id = stored.contract_id AND staged_titles.currency = stored.currency
     )
-    UPDATE staged_titles SET case_id = stored.id FROM stored
-    WHERE staged_titles.verdict = 'NEW' AND staged_titles.debtor_id = stored.debtor_id
-      AND staged_titles.contract_id = stored.contract_id AND staged_titles.currency = stored.currency
+    SELECT count(*) FROM stored WHERE old_state IS DISTINCT FROM new_state
     """
 )
 

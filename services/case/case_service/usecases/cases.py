@@ -13,7 +13,7 @@ from case_service.domain import cases as machine
 from case_service.domain import contact
 from case_service.store import cases, days, outcomes, rollback
 from case_service.store import permission as reservations
-from case_service.usecases import facts, moments
+from case_service.usecases import facts, moments, promises
 from servicekit import db, errors, ids
 
 PERSI = "PERSI"
@@ -334,6 +334,7 @@ def record(tx: db.Transaction, moment: moments.Moment, *, row: Any, what: Contac
             amount_minor=what.promise.amount_minor,
             currency=what.promise.currency,
         )
+        promises.count(tx, made=1)
         details |= {
             "promise_date": str(what.promise.date),
             "promise_amount_minor": str(what.promise.amount_minor),

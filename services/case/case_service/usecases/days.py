@@ -10,7 +10,7 @@ from case_service.domain import cases as machine
 from case_service.domain import ladder, rules
 from case_service.store import agency as agencies
 from case_service.store import cases, days
-from case_service.usecases import facts, moments
+from case_service.usecases import facts, moments, promises
 from servicekit import clock, db, errors
 
 AHEAD = datetime.timedelta(days=31)
@@ -86,7 +86,8 @@ def _run_slice(tx: db.Transaction, agency: uuid.UUID, *, date: datetime.date, pa
     grace = rules.Book(agencies.rules_of(tx, agency)).caps(date).promise_grace_days
     _expire_holds(tx, moment, partition=partition)
     days.lock_slice(tx, agency, partition=partition)
-    planned = days.run_promises(tx, agency, date=date, partition=partition, grace_days=grace, now=moment.now)
+    judged = days.run_promises(tx, agency, date=date, partition=partition, grace_days=grace, now=moment.now)
+    promises.count(tx, kept=judged.kept, broken=judged.broken)
     worked = days.run_ladder(
         tx, agency, ladder=ladder.DEFAULT, date=date, partition=partition, grace_days=grace, now=moment.now
     )
@@ -99,7 +100,7 @@ def _run_slice(tx: db.Transaction, agency: uuid.UUID, *, date: datetime.date, pa
         date=date,
         partition=partition,
         cases_seen=worked.cases_seen,
-        agenda_items=planned + worked.agenda_items,
+        agenda_items=judged.agenda_items + worked.agenda_items,
         steps=collections.Counter(levels[position].channel for position in worked.step_levels),
     )
 

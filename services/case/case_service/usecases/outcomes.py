@@ -12,7 +12,7 @@ from case_service.domain import cases as machine
 from case_service.domain import contact
 from case_service.store import cases, days, outcomes
 from case_service.usecases import cases as commands
-from case_service.usecases import facts, moments
+from case_service.usecases import facts, moments, promises
 from servicekit import db, errors
 
 LEFT = frozenset({"SENT", "DELIVERED", "UNKNOWN"})
@@ -351,6 +351,7 @@ def payment_changed(
         )
     ]  # fmt: skip
     kept = outcomes.keep_promises(tx, moment.agency, case_id)
+    promises.count(tx, kept=len(kept))
     entries += [_entry(moment, case_id, "PROMISE", "KEPT", "agreement", key) for key in kept]
     outcomes.note_once(tx, moment.agency, entries)
     position = cases.position(row)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import uuid
 from typing import Any
 
 from case_service.store import portfolio
 from case_service.usecases import facts, moments
-from servicekit import db, errors
+from servicekit import db, errors, telemetry
+
+_titles = telemetry.counter("recupera.case.titles_placed", "{title}", "Titles that were placed, by currency")
+_cases = telemetry.counter("recupera.case.cases_opened", "{case}", "Cases that were opened, or opened again")
 
 CHANGED = {
     "principal": "the principal of the title as placed",
@@ -48,7 +52,7 @@ def apply_slice(
             business_date=moment.business_date,
         )
         counts = portfolio.count(tx)
-        if made != counts.new:
+        if made.titles != counts.new:
             raise PlacementRaced("a title was placed by another slice", batch_id=batch_id, slice=slice_)
         applied, unchanged, rejects = counts.new, counts.unchanged, _rejects(counts)
         portfolio.keep_slice_answer(
@@ -61,7 +65,12 @@ def apply_slice(
             rejects=rejects,
             business_date=moment.business_date,
         )
-        facts.titles_placed(tx, moment, portfolio.placed(tx, agency), batch_id=batch_id)
+        placed = portfolio.placed(tx, agency)
+        facts.titles_placed(tx, moment, placed, batch_id=batch_id)
+        currencies = collections.Counter(currency for one in placed for currency in one.currencies)
+        for currency, number in currencies.items():
+            tx.count(_titles, number, currency=currency)
+        tx.count(_cases, made.cases)
     else:
         applied, unchanged, rejects = known.applied, known.unchanged, known.rejects
     facts.slice_applied(

@@ -27,6 +27,7 @@ from dialer_service.store.calls import (
     overdue_calls,
     save_calls,
     settle_entries,
+    unknown,
 )
 from dialer_service.store.campaigns import (
     add_campaign,
@@ -86,6 +87,7 @@ __all__ = [
     "save_campaign",
     "settle_entries",
     "summary",
+    "unknown",
     "worked_campaigns",
     "wrap_up_agents",
 ]

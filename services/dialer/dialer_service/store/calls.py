@@ -134,6 +134,12 @@ _SAVE_CALLS = sa.text(
     WHERE call.agency = :agency AND call.id = saved.id AND call.version = saved.was
     """
 )
+_UNKNOWN = sa.text(
+    """
+    SELECT count(*) FROM calls
+    WHERE agency = (SELECT CAST(:agency AS uuid)) AND state = 'UNKNOWN' AND date >= :since
+    """
+)
 _SAVED = (
     "id",
     "state",
@@ -173,6 +179,11 @@ class Settled:
     rule: str = ""
     not_before: datetime.datetime | None = None
     taken_back: bool = False
+
+
+def unknown(tx: db.Transaction, agency: UUID, *, since: datetime.date) -> int:
+    """Calls of this date and later that are UNKNOWN."""
+    return int(tx.execute(_UNKNOWN, {"agency": agency, "since": since}).scalar_one())
 
 
 def begin_calls(

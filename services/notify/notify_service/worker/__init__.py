@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from notify_service import store
+from notify_service.domain import messages
 from notify_service.usecases import clocks, requests
 from notify_service.worker import dispatch
 from recupera.agreement.v1 import agreement_facts_pb2
 from recupera.case.v1 import case_facts_pb2
-from servicekit import dates, db, host
+from servicekit import acts, clock, dates, db, host
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,22 @@ class NotifyWorker(host.Worker):
                 if fact.HasField("instalments_changed")
             ],
         )
+
+    @host.looks_at(acts.DUE_AGE, acts.UNKNOWN)
+    def look_at_messages(self) -> None:
+        """How long the oldest message is due on a real clock, and of how many nobody knows whether they left."""
+        waiting = acts.Waiting("SENDING")
+        for channel in messages.Channel:
+            waiting.unknown("SENDING", channel.value, 0)
+        for one in clock.every(self.engine):
+            since = one.business_date - datetime.timedelta(days=acts.UNKNOWN_DAYS)
+            now = one.now()
+            with db.begin(self.engine, agency=one.agency) as tx:
+                for channel_name, number in store.unknown(tx, one.agency, since=since).items():
+                    waiting.unknown("SENDING", channel_name, number)
+                if not one.simulated:
+                    waiting.due("SENDING", store.oldest_due(tx, one.agency, now=now), now=now)
+        waiting.show()
 
     @host.timer(interval=0.25, eager=True)
     def send_due(self) -> None:

@@ -10,7 +10,7 @@ from agreement_service.domain import accounts
 from agreement_service.domain import payments as rules
 from agreement_service.store import accounts as account_store
 from agreement_service.store import payments as store
-from agreement_service.usecases import facts, moments
+from agreement_service.usecases import counts, facts, moments
 from agreement_service.usecases.payments import matching
 from agreement_service.usecases.payments.reports import Report
 from servicekit import blobs, db, errors, ids
@@ -103,7 +103,8 @@ def enter(
             late.append(one)
         elif one.state is accounts.PaymentState.UNIDENTIFIED and not one.by_hand:
             late.append(one)
-    store.confirm(tx, agency, [one for one in late if one.id in said])
+    confirmed = [one for one in late if one.id in said]
+    store.confirm(tx, agency, confirmed)
     # what the bank does not say, who reported it may have said
     told = [one for one in late if one.id in said and matches[one.identity] is None and _own(one) is None]
     for one, match in zip(
@@ -111,6 +112,7 @@ def enter(
     ):
         matches[one.identity] = match
     coming = [one for one in fresh if one.state is accounts.PaymentState.UNIDENTIFIED]
+    counts.payments(tx, [*coming, *confirmed])
     found_now = {
         one.id: match
         for one in (*coming, *late)
@@ -308,6 +310,7 @@ def confirm(
     while not store.confirm_as(tx, agency, payment):
         if known := store.by_identity(tx, agency, [payment.identity]):
             raise _differs(known[payment.identity], "this credit is known as another payment: annul this one")
+    counts.payments(tx, [payment])
     payment.reverse_date, payment.reverse_reason = None, ""
     if match is None:
         matching.wait(tx, agency, [payment], moment=moment)
