@@ -14,7 +14,7 @@ import dataclasses
 import importlib
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import kafka.errors as driver_errors
@@ -35,6 +35,9 @@ from servicekit.delivery import Record
 Unavailable = driver_errors.KafkaError
 """Anything that Kafka's client raises."""
 
+NotAdmitted = driver_errors.SaslAuthenticationFailedError
+"""Kafka does not know our user or password: they may be changing, so a new client may be let in later."""
+
 BATCH_BYTES = 512 * 1024
 Refused = (
     driver_errors.MessageSizeTooLargeError,
@@ -46,15 +49,21 @@ Refused = (
     driver_errors.PolicyViolationError,
 )
 """What Kafka answers to a record that it will not take however often it comes."""
+BOOTSTRAP_MS = 10_000
 FETCH_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
 
 logger = logging.getLogger("recupera.kafka")
+_connecting = logging.getLogger("kafka.net.manager")
 logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # warns of every task of 0.1 s
 
 
 class ChecksumsTooSlow(Exception):
     """The C checksum is missing: everything would work, fifty times slower (platform.md)."""
+
+
+class Unreachable(driver_errors.KafkaTimeoutError):  # type: ignore[misc]
+    """No broker let us in; the text says what the last one answered: its certificate, our password, no answer."""
 
 
 class RangeLost(Exception):
@@ -116,7 +125,10 @@ for _name, _mechanism in {
 
 def _connection(where: Where) -> dict[str, Any]:
     """How kafka-python is told of brokers. It reads the files at each connection, and asks for the password."""
-    told: dict[str, Any] = {"bootstrap_servers": bootstrap_servers(where)}
+    told: dict[str, Any] = {
+        "bootstrap_servers": bootstrap_servers(where),
+        "bootstrap_timeout_ms": BOOTSTRAP_MS,
+    }
     if isinstance(where, str):
         return told
     told["security_protocol"] = where.security
@@ -136,9 +148,42 @@ def _connection(where: Where) -> dict[str, Any]:
     return told
 
 
+class _Answer(logging.Handler):
+    """kafka-python tells only in its log why it could not connect: the last reason, or the last that says more than that
+    nobody answered.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.text = "no answer"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if str(record.msg).startswith("Bootstrap connection") and isinstance(record.args, tuple):
+            text = str(record.args[1])
+            if not _telling(self.text) or _telling(text):
+                self.text = text
+
+
+def _telling(text: str) -> bool:
+    return "SSL" in text or "Sasl" in text
+
+
+def _connected(driver: Callable[..., Any], where: Where, **options: Any) -> Any:
+    """One of kafka-python's clients, connected. Raises ``Unreachable``."""
+    answer = _Answer()
+    _connecting.addHandler(answer)
+    try:
+        return driver(**_connection(where), **options)
+    except driver_errors.KafkaTimeoutError as error:
+        raise Unreachable(f"{', '.join(bootstrap_servers(where))}: {answer.text}") from error
+    finally:
+        _connecting.removeHandler(answer)
+
+
 def bootstrap_servers(bootstrap: Where) -> list[str]:
     """``host:port,host:port`` as a list."""
-    return [server.strip() for server in bootstrap.split(",") if server.strip()]
+    text = bootstrap if isinstance(bootstrap, str) else bootstrap.bootstrap
+    return [server.strip() for server in text.split(",") if server.strip()]
 
 
 def _in_kafka(partition: Partition) -> TopicPartition:
@@ -156,8 +201,9 @@ class Producer:
     def __init__(self, bootstrap: Where, *, client_id: str, batch_bytes: int = BATCH_BYTES) -> None:
         """``batch_bytes`` must stay below each topic's ``max_message_bytes``, which Kafka applies to batches;
         0 sends each record in a batch of its own, so that one that is refused takes no other with it."""
-        self._producer = KafkaProducer(
-            **_connection(bootstrap),
+        self._producer = _connected(
+            KafkaProducer,
+            bootstrap,
             client_id=client_id,
             acks="all",
             enable_idempotence=True,
@@ -167,7 +213,6 @@ class Producer:
             max_block_ms=10_000,
             delivery_timeout_ms=30_000,
             request_timeout_ms=10_000,
-            bootstrap_timeout_ms=10_000,
             reconnect_backoff_max_ms=1_000,
             metrics_enabled=False,
         )
@@ -250,8 +295,9 @@ class Consumer:
         self._assigned: set[Partition] = set()
         self._positioned: set[Partition] = set()
         self._held: frozenset[str] = frozenset()
-        self._consumer = KafkaConsumer(
-            **_connection(bootstrap),
+        self._consumer = _connected(
+            KafkaConsumer,
+            bootstrap,
             client_id=client_id,
             group_id=topics.on_wire(group),
             auto_offset_reset="none",
@@ -361,19 +407,21 @@ class Consumer:
             return set()
         return {tp for tp in self._consumer.assignment() or () if _ours(tp).topic in self._held}
 
-    def commit(self, offsets: Mapping[Partition, int], timeout_ms: int = 5_000) -> None:
-        """Tell Kafka how far we are, for lag and scaling only. A failure is logged and means nothing."""
+    def commit(self, offsets: Mapping[Partition, int], timeout_ms: int = 5_000) -> bool:
+        """Tell Kafka how far we are, for lag and scaling only: False, and a line in the log, where it did not hear."""
         ours = {
             _in_kafka(p): OffsetAndMetadata(offset, "", -1)
             for p, offset in offsets.items()
             if p in self._positioned
         }
         if not ours:
-            return
+            return True
         try:
             self._consumer.commit(ours, timeout_ms=timeout_ms)
         except driver_errors.KafkaError as error:
             logger.info("lag not told to Kafka", extra={"reason": type(error).__name__})
+            return False
+        return True
 
     def close(self) -> None:
         """Leave the group at once, so that its other members go on."""
@@ -387,8 +435,9 @@ class Ends:
     """Where partitions end, asked over a connection of its own that stays open; for one thread."""
 
     def __init__(self, bootstrap: Where) -> None:
-        self._consumer = KafkaConsumer(
-            **_connection(bootstrap),
+        self._consumer = _connected(
+            KafkaConsumer,
+            bootstrap,
             enable_auto_commit=False,
             request_timeout_ms=10_000,
             metrics_enabled=False,
@@ -425,7 +474,7 @@ def create_missing(
     contract).
     """
     catalog = catalog or topics.catalog()
-    admin = KafkaAdminClient(**_connection(bootstrap))
+    admin = _connected(KafkaAdminClient, bootstrap)
     try:
         existing = _existing(admin, catalog)
         for name, found in existing.items():
@@ -458,7 +507,7 @@ def drift(
 ) -> list[str]:
     """Where Kafka's topics differ from topics.yaml and `durability`, a line each; nothing is changed."""
     catalog = catalog or topics.catalog()
-    admin = KafkaAdminClient(**_connection(bootstrap))
+    admin = _connected(KafkaAdminClient, bootstrap)
     try:
         existing = _existing(admin, catalog)
         lines = [f"{name}: missing" for name in catalog.by_name if name not in existing]
@@ -515,7 +564,7 @@ def ends(bootstrap: Where, partitions: Collection[Partition]) -> dict[Partition,
 
 
 def _offsets(bootstrap: Where, partitions: Collection[Partition], which: str) -> dict[Partition, int]:
-    consumer = KafkaConsumer(**_connection(bootstrap), enable_auto_commit=False, metrics_enabled=False)
+    consumer = _connected(KafkaConsumer, bootstrap, enable_auto_commit=False, metrics_enabled=False)
     try:
         found = getattr(consumer, which)([_in_kafka(p) for p in partitions])
         return {_ours(tp): offset for tp, offset in found.items()}

@@ -19,6 +19,8 @@ PREFIX_VARIABLE = "RECUPERA_TOPIC_PREFIX"
 empty. Only ``kafka`` knows of it: code, databases and headers have the names of topics.yaml.
 """
 DEAD_LETTERS = "recupera.dead-letters.v1"
+ANY = "any"
+"""The producer of a topic to which every service may write."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,16 @@ class Catalog:
             return self.by_message[message]
         except KeyError:
             raise ValueError(f"no topic in topics.yaml carries {message}") from None
+
+    def used_by(self, service: str) -> Catalog:
+        """The topics that a service reads or writes; Kafka need not show it the others (``acls``)."""
+        return Catalog(
+            [
+                topic
+                for topic in self.by_name.values()
+                if service in topic.consumers or topic.producer in (service, ANY)
+            ]
+        )
 
 
 def path() -> pathlib.Path:
