@@ -89,15 +89,15 @@ def queue(
     return psycopg.Cursor(driver).execute(statement, params, binary=binary)
 
 
-DEAD_PEER = {
+DEAD_PEER: Mapping[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""libpq gives a connection up after half a minute without a sign of life: a server whose machine or network is gone says
-no goodbye, and the kernel alone would wait two hours for one (for an unsent statement: a quarter of an hour)."""
+"""A connection is given up after half a minute without a sign of life. A server whose machine or network is gone says no
+goodbye, and the kernel alone would wait two hours for one (where a statement is on its way: a quarter of an hour)."""
 
 
 def create_engine(url: str, *, application_name: str, pool_size: int = POOL_SIZE) -> sa.Engine:

@@ -244,7 +244,11 @@ def _headers(row: _Row, source: str) -> list[tuple[str, bytes]]:
 def _connect(engine: sa.Engine) -> psycopg.Connection[Any]:
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     return psycopg.connect(
-        url, autocommit=True, application_name=f"relay-{acts.worker_id()}", options="-c TimeZone=UTC"
+        url,
+        autocommit=True,
+        application_name=f"relay-{acts.worker_id()}",
+        options="-c TimeZone=UTC",
+        **db.DEAD_PEER,
     )
 
 

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import enum
+import os
 import socket
 import threading
 import uuid
@@ -15,8 +16,8 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from recupera.case.v1 import case_facts_pb2
-from servicekit import db, facts, ids, outbox, testing, topics
-from support import ledger
+from servicekit import db, facts, ids, outbox, relay, testing, topics
+from support import databases, ledger
 
 ANCHOR = sa.text("INSERT INTO case_anchors (agency, case_id) VALUES (:agency, :case_id)")
 ANCHORS = sa.text("SELECT agency, case_id FROM case_anchors ORDER BY case_id")
@@ -447,3 +448,24 @@ def test_reads_from_many_threads(store: Callable[..., Any]) -> None:
     for thread in threads:
         thread.join(60)
     assert wrong == []
+
+
+def test_a_server_that_vanished_is_given_up_within_half_a_minute(
+    engine: Callable[..., sa.Engine], database: Callable[..., databases.Database]
+) -> None:
+    """Of the sockets themselves: libpq leaves options out that it does not know, or that the system lacks."""
+    made = engine(database("case", migrated=False))
+    with made.connect() as connection, relay._connect(made) as direct:
+        for driver in (db.driver_connection(connection), direct):
+            with socket.socket(fileno=os.dup(driver.fileno())) as wire:
+                options = {
+                    name: wire.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+                    for name in ("TCP_USER_TIMEOUT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+                }
+                assert wire.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert options == {
+                "TCP_USER_TIMEOUT": 30_000,
+                "TCP_KEEPIDLE": 15,
+                "TCP_KEEPINTVL": 5,
+                "TCP_KEEPCNT": 3,
+            }
