@@ -373,15 +373,16 @@ class _Loop(SharedExtension):  # type: ignore[misc]
     def _run(self) -> None:
         consumer: kafka.Consumer | None = None
         try:
-            while consumer is None and not self._stopping:
+            while not self._stopping:
+                if consumer is None:
+                    consumer = self._connected()
+                    continue
                 try:
-                    consumer = eventlet.tpool.execute(self._consumer)
-                except (kafka.Unavailable, kafka.TopicMissing) as error:
+                    self._round(consumer)
+                except kafka.NotAdmitted as error:  # a client that was refused does not try again
                     self._failed(error)
-                    eventlet.sleep(BACKOFF[2])
-            self._failing_since = None
-            while consumer is not None and not self._stopping:
-                self._round(consumer)
+                    eventlet.tpool.execute(consumer.close)
+                    consumer = None
         except kafka.RangeLost as error:
             self._alarm(error)
             raise
@@ -398,6 +399,17 @@ class _Loop(SharedExtension):  # type: ignore[misc]
                 if self._stopping:
                     self._report(consumer)
                 eventlet.tpool.execute(consumer.close)
+
+    def _connected(self) -> kafka.Consumer | None:
+        """A consumer; None after a while when there is none yet."""
+        try:
+            consumer: kafka.Consumer = eventlet.tpool.execute(self._consumer)
+        except (kafka.Unavailable, kafka.TopicMissing) as error:
+            self._failed(error)
+            eventlet.sleep(BACKOFF[2])
+            return None
+        self._failing_since = None
+        return consumer
 
     def _consumer(self) -> kafka.Consumer:
         options = self._context.options
