@@ -97,7 +97,7 @@ DEAD_PEER: Mapping[str, Any] = {
     "tcp_user_timeout": 30_000,
 }
 """A connection is given up after half a minute without a sign of life. A server whose machine or network is gone says
-no goodbye, and the kernel alone would wait two hours for one (where a statement is on its way: a quarter of an hour)."""
+no goodbye, and the kernel alone would wait two hours for one (with a statement on its way: a quarter of an hour)."""
 
 
 def create_engine(url: str, *, application_name: str, pool_size: int = POOL_SIZE) -> sa.Engine:
