@@ -193,7 +193,9 @@ class ServiceSettings:
     metrics_port: Annotated[
         int | None,
         Setting(
-            help="port on which Prometheus reads the metrics; unset means none", minimum=0, maximum=65535
+            help="port on which Prometheus reads /metrics, and probes /live and /ready; unset means none",
+            minimum=0,
+            maximum=65535,
         ),
     ] = None
     otlp_endpoint: Annotated[
@@ -207,7 +209,10 @@ class ServiceSettings:
         Setting(help="share of calls traced when the caller did not decide, 0 to 1", minimum=0, maximum=1),
     ] = 1.0
     ready_file: Annotated[
-        Path | None, Setting(help="file that the worker makes when it is ready and removes when it drains")
+        Path | None,
+        Setting(
+            help="file that the worker makes when it is ready and removes when it drains; what /ready says"
+        ),
     ] = None
     drain_delay: Annotated[
         float,

@@ -16,13 +16,14 @@ import importlib.metadata
 import json
 import logging
 import os
+import pathlib
 import re
 import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 from uuid import UUID
@@ -55,6 +56,8 @@ class Settings(Protocol):
     def listen_host(self) -> str: ...
     @property
     def metrics_port(self) -> int | None: ...
+    @property
+    def ready_file(self) -> pathlib.Path | None: ...
     @property
     def otlp_endpoint(self) -> str | None: ...
     @property
@@ -273,6 +276,8 @@ def setup(service: str, role: str, settings: Settings) -> None:
             _state.prometheus = prometheus_client.start_http_server(
                 settings.metrics_port, addr=settings.listen_host
             )
+            server = _state.prometheus[0]
+            server.set_app(_with_probes(server.get_app(), settings.ready_file))
         except OSError as error:
             raise settings_module.SettingInvalid(
                 f"RECUPERA_METRICS_PORT: cannot listen on {settings.listen_host}:{settings.metrics_port} "
@@ -414,6 +419,22 @@ def describe(error: BaseException, *, depth: int = 3) -> dict[str, Any]:
     if following is not None and depth > 1:
         told["cause"] = describe(following, depth=depth - 1)
     return told
+
+
+def _with_probes(metrics_app: Any, ready_file: pathlib.Path | None) -> Any:
+    """Beside the metrics: /live, and /ready while the ready file is there. A probe that runs a command in the container
+    instead would cost the node a process each time.
+    """
+
+    def app(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Any:
+        path = environ["PATH_INFO"]
+        if path not in ("/live", "/ready"):
+            return metrics_app(environ, start_response)
+        well = path == "/live" or (ready_file is not None and ready_file.exists())
+        start_response("200 OK" if well else "503 Service Unavailable", [("Content-Type", "text/plain")])
+        return [b"ok\n" if well else b"not ready\n"]
+
+    return app
 
 
 def _plain(attributes: Mapping[str, Attribute]) -> dict[str, str | int | bool]:

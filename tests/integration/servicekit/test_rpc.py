@@ -615,6 +615,23 @@ def test_sigterm_drains(tmp_path: Path) -> None:
         process.close()
 
 
+def test_probes_are_answered_beside_the_metrics(tmp_path: Path) -> None:
+    port, ready_file = _free_port(), tmp_path / "ready"
+    process = Process(tmp_path, RECUPERA_METRICS_PORT=str(port), RECUPERA_READY_FILE=str(ready_file))
+
+    def status(path: str) -> int:
+        return httpx.get(f"http://127.0.0.1:{port}{path}").status_code
+
+    try:
+        assert (status("/live"), status("/ready"), status("/metrics")) == (200, 503, 200)
+        ready_file.touch()
+        assert status("/ready") == 200
+        ready_file.unlink()
+        assert status("/ready") == 503
+    finally:
+        process.close()
+
+
 def test_what_a_process_pushes_and_shows(tmp_path: Path) -> None:
     collector = Collector()
     metrics_port = _free_port()
