@@ -276,7 +276,7 @@ def _delete(connection: psycopg.Connection[Any], acknowledged: Sequence[int]) ->
 
 _WAITING = sa.text(
     """
-    SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT :counted) AS some) AS waiting, coalesce(
+    SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT :counted) AS counted) AS waiting, coalesce(
         (SELECT extract(epoch FROM clock_timestamp() - created_at) FROM outbox ORDER BY id LIMIT 1), 0) AS age
     """
 )
