@@ -195,6 +195,17 @@ def _access(method: descriptor_pb2.MethodDescriptorProto, path: str) -> tuple[st
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drain:
+    """A listener for what ends this Envoy: GET /drain on `port` makes every connection go elsewhere, and is
+    answered when no call is in hand, after `least` seconds at the earliest and `longest` at the latest.
+    """
+
+    port: int
+    least: int
+    longest: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What differs between places. `addresses`: host:port of each service; `jwks`: the file of public keys."""
 
@@ -211,6 +222,7 @@ class Settings:
     burst: int = 10000
     cors_origins: Sequence[str] = LOCAL_ORIGINS
     health_interval: float = 0.5
+    drain: Drain | None = None
 
 
 def render(settings: Settings) -> str:
@@ -242,6 +254,7 @@ def render(settings: Settings) -> str:
         rate={"per_second": settings.calls_per_second, "burst": settings.burst},
         cors_origins=list(settings.cors_origins),
         health_interval=settings.health_interval,
+        drain=settings.drain,
     )
 
 

@@ -23,6 +23,13 @@ def main() -> None:
     parser.add_argument(
         "--cors-origin", action="append", default=[], help="regular expression; may be repeated"
     )
+    parser.add_argument(
+        "--drain-port", type=int, default=0, help="GET /drain there before Envoy ends; 0: none"
+    )
+    parser.add_argument(
+        "--drain-least", type=int, default=5, help="seconds in which load balancers learn of it"
+    )
+    parser.add_argument("--drain-longest", type=int, default=50, help="seconds that calls in hand may take")
     chosen = parser.parse_args()
     jwks = os.environ.get("RECUPERA_JWKS_FILE", "")
     if not os.access(jwks, os.R_OK):
@@ -49,6 +56,11 @@ def main() -> None:
         burst=chosen.burst,
         cors_origins=chosen.cors_origin,
         health_interval=2,
+        drain=recupera_gateway.Drain(
+            port=chosen.drain_port, least=chosen.drain_least, longest=chosen.drain_longest
+        )
+        if chosen.drain_port
+        else None,
     )
     (chosen.out / "envoy.yaml").write_text(recupera_gateway.render(settings))
     sys.stdout.write(f"{', '.join(sorted(settings.addresses))}: configuration in {chosen.out}\n")

@@ -82,7 +82,7 @@ class Behind:
         imports_service_pb2_grpc.add_ImportServiceServicer_to_server(Imports(), self.server)
         port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
-        self.port, self.admin_port = ports.free_ports(2)
+        self.port, self.admin_port, self.drain_port = ports.free_ports(3)
         self.envoy = gateway.Gateway(
             folder=folder,
             log=folder / "gateway.log",
@@ -94,6 +94,7 @@ class Behind:
                 calls_per_second=calls_per_second,
                 burst=burst,
                 health_interval=0.1,
+                drain=recupera_gateway.Drain(port=self.drain_port, least=1, longest=20),
             ),
         )
         self.envoy.prepare()
@@ -365,6 +366,28 @@ def test_service_away(tmp_path: Path) -> None:
         behind.close()
 
 
+def test_before_its_end_it_says_goodbye_and_waits_for_calls_in_hand(tmp_path: Path) -> None:
+    behind = Behind(tmp_path)
+    try:
+        headers = _bearer(behind.token())
+        assert "connection" not in behind.http.get(f"/v1/{NAME}", headers=headers).headers
+        metadata = [("authorization", f"Bearer {behind.token()}")]
+        slow = case_service_pb2.GetCaseRequest(name=f"{NAME}slow")
+        in_hand = behind.cases.GetCase.future(slow, metadata=metadata, timeout=4)
+        stats = f"http://127.0.0.1:{behind.admin_port}/stats?filter=http.gateway.downstream_rq_active"
+        waiting.until(lambda: httpx.get(stats).text.strip().endswith(": 1"))
+        with futures.ThreadPoolExecutor(1) as beside:
+            drained = beside.submit(httpx.get, f"http://127.0.0.1:{behind.drain_port}/drain", timeout=60)
+            waiting.until(lambda: httpx.get(f"http://127.0.0.1:{behind.port}/health").status_code == 503)
+            while not drained.done():  # on the connection that it has, told to leave it
+                answer = behind.http.get(f"/v1/{NAME}", headers=headers)
+                assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+            assert drained.result().status_code == 200
+        assert in_hand.done()
+    finally:
+        behind.close()
+
+
 def test_what_the_alerts_read_is_counted(behind: Behind) -> None:
     def counted(series: str) -> float:
         text = httpx.get(f"http://127.0.0.1:{behind.admin_port}/stats/prometheus").text
@@ -392,6 +415,7 @@ def test_whole_configuration_is_valid(tmp_path: Path) -> None:
                 admin_port=8081,
                 addresses={service: f"{service}.example:7000" for service in ports.SERVICES},
                 jwks=tokens.jwks_file(tmp_path),
+                drain=recupera_gateway.Drain(port=8082, least=5, longest=50),
             )
         )
     )
