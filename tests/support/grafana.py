@@ -12,14 +12,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from grafana_foundation_sdk.cog import encoder, plugins
-from grafana_foundation_sdk.models import dashboard
+
+with warnings.catch_warnings():
+    # Grafana 12 prefers a second form of dashboards, which those before it do not read
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from grafana_foundation_sdk.models import dashboard
 
 
 def complaints(given: Mapping[str, Any]) -> list[str]:
     """What Grafana's types do not know or do not take, each by its place; none when the dashboard is valid."""
     plugins.register_default_plugins()
-    # Grafana 12 prefers a second form of dashboards, which older ones do not read
-    warnings.filterwarnings("ignore", "Prefer using dashboardv2", DeprecationWarning)
     return _complaints(given, dashboard.Dashboard)
 
 
