@@ -1,11 +1,12 @@
 """A real broker that encrypts, knows who talks to it, and allows only what it was told to allow.
 
-Listeners: `mtls` (own certificates), `sasl` (TLS and a password), `clear` (a password in the clear). The user `admin` may
-everything; the name in a certificate is the user's.
+Listeners: `mtls` (own certificates), `sasl` (TLS and a password), `clear` (a password in the clear). The user `admin`
+may everything; the name in a certificate is the user's.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -110,6 +111,10 @@ class SecureKafka:
     def administrator(self) -> settings.Brokers:
         """As who may everything."""
         return self.with_certificate(self.admin_identity)
+
+    def with_certificate_of(self, authority: certificates.Authority) -> settings.Brokers:
+        """As who may everything, while the broker's own certificate is of another CA."""
+        return dataclasses.replace(self.administrator, ca_file=authority.file)
 
     def client(self) -> KafkaAdminClient:
         """kafka-python's own, as who may everything."""

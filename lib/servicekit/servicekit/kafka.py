@@ -149,8 +149,8 @@ def _connection(where: Where) -> dict[str, Any]:
 
 
 class _Answer(logging.Handler):
-    """kafka-python tells only in its log why it could not connect: the last reason, or the last that says more than that
-    nobody answered.
+    """kafka-python tells only in its log why it could not connect: the last reason, or the last that says more than
+    that nobody answered.
     """
 
     def __init__(self) -> None:
