@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from cluster import installation
+from cluster import figures, installation
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +35,11 @@ def installed(prepared: installation.Installation) -> installation.Installation:
     """The release, installed, its gateway answering. Who changes it brings it back."""
     prepared.install()
     return prepared
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The figures, for docs/operations.md."""
+    if figures.NOTED:
+        terminalreporter.section("figures")
+    for what, value in figures.NOTED.items():
+        terminalreporter.write_line(f"{what}: {value}")

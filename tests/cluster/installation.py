@@ -40,7 +40,9 @@ from recupera_local import gateway_client as gc
 CHART = paths.REPO / "deploy" / "helm" / "recupera"
 RELEASE = "recupera"
 PATIENCE = 300.0
+CHECKED = UUID("01890000-0000-7000-8000-0000000000ce")
 ROLES = ("serve", "worker")
+COMPONENTS = (*(f"{service}-{role}" for service in ports.SERVICES for role in ROLES), "gateway")
 
 
 class SettingMissing(Exception):
@@ -195,6 +197,8 @@ class Backing:
         """The Secrets that the chart refers to."""
         for service in ports.SERVICES:
             yield f"db-{service}", {"url": self.url(service), "owner-url": self.url(service, owner=True)}
+        # The journey of `helm test` has an agency of its own.
+        yield "check", {"token": tokens.issue(self.keys, agency=CHECKED, subject="users/check")}
         yield "jwks", {"jwks.json": tokens.jwks_file(self.keys).read_text()}
         yield (
             "keys",
@@ -282,6 +286,7 @@ class Installation:
             "image": image_values(self.settings.image),
             "kafka": {"bootstrap": backing.bootstrap, "topics": {"replication": 1, "minInsync": 1}},
             "keys": {"jwks": {"secret": "jwks"}, "services": {"secret": "keys"}},
+            "check": {"token": {"secret": "check"}},
             "env": {"RECUPERA_ALLOW_SIMULATED_CLOCK": "1"},
             "services": {
                 service: {

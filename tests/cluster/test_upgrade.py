@@ -1,0 +1,116 @@
+"""Releases come and go while calls and an import run: none fails, nothing is lost or doubled.
+
+In order: the next release (a migration in each service), back to the first with the newer tables, one whose migration
+fails, one that does not start, one whose image is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from cluster import figures, installation, load, work
+
+from recupera_local import ports
+
+TABLE = "next_release_notes"
+"""What the next release's migration of each service makes (images/later.py)."""
+
+pytestmark = pytest.mark.timeout(1500)
+
+
+def test_upgrade_with_migrations_under_load(installed: installation.Installation, tmp_path: Path) -> None:
+    assert migrated(installed) == []
+    before = installed.revisions()[-1]["revision"]
+    with disturbed(installed, tmp_path, "upgrade"):
+        took = installed.upgrade(changed={"image": installation.image_values(installed.settings.next_image)})
+    assert migrated(installed) == list(ports.SERVICES)
+    assert images(installed) == {installed.settings.next_image}
+    assert not installed.restarts()
+    figures.note("helm upgrade --wait, all services with a migration", f"{took:.0f} s")
+    with disturbed(installed, tmp_path, "rollback"):
+        took = installed.rollback(before)
+    assert migrated(installed) == list(ports.SERVICES), "a rollback undoes no migration"
+    assert images(installed) == {installed.settings.image}
+    assert not installed.restarts()
+    figures.note("helm rollback --wait", f"{took:.0f} s")
+
+
+def test_a_failing_migration_touches_no_pod(installed: installation.Installation, tmp_path: Path) -> None:
+    before = installation.names(installed.pods())
+    bad = installation.image_values(installed.settings.bad_image)
+    failing = pytest.raises(installation.CommandFailed, match="recupera-migrate-agreement")
+    with disturbed(installed, tmp_path, "bad migration"), failing:
+        installed.upgrade(changed={"image": bad})
+    assert installation.names(installed.pods()) == before
+    assert installed.revisions()[-1]["status"] == "failed"
+    installed.upgrade()
+    assert installed.revisions()[-1]["status"] == "deployed"
+
+
+def test_a_release_that_does_not_start_is_taken_back(
+    installed: installation.Installation, tmp_path: Path
+) -> None:
+    with disturbed(installed, tmp_path, "broken release"), pytest.raises(installation.CommandFailed):
+        installed.upgrade(
+            *back(installed),
+            changed={"image": installation.image_values(installed.settings.broken_image)},
+            timeout="2m",
+        )
+    assert images(installed) == {installed.settings.image}
+    assert "ollback" in installed.revisions()[-1]["description"]
+
+
+def test_an_image_that_is_not_there_is_taken_back(
+    installed: installation.Installation, tmp_path: Path
+) -> None:
+    before = installation.names(installed.pods())
+    missing = installation.image_values(installed.settings.image) | {"tag": "not-there"}
+    with disturbed(installed, tmp_path, "missing image"), pytest.raises(installation.CommandFailed):
+        installed.upgrade(*back(installed), changed={"image": missing}, timeout="30s")
+    assert installation.names(installed.pods()) == before
+    assert images(installed) == {installed.settings.image}
+
+
+@contextmanager
+def disturbed(installed: installation.Installation, folder: Path, what: str) -> Iterator[None]:
+    """Calls and a portfolio's import and days while the block runs; after it no call has failed and all is right."""
+    quiet = work.Work(installed, folder / f"{what}-calls", debtors=20, days=1, seed=7)
+    quiet.place()
+    busy = work.Work(installed, folder / f"{what}-work", debtors=120, days=3, seed=11)
+    cases = quiet.cases()
+    with load.running(
+        installed.gateway_url, token=installed.token_of(quiet.agency), agency=str(quiet.agency), cases=cases
+    ) as calls:
+        calls.wait_for_calls(100)
+        with busy.working(place=True):
+            yield
+        calls.wait_for_calls(100)
+    print(f"{what}: {calls.summary()}")
+    assert not calls.failures, calls.failed()
+    figures.note(f"calls during: {what}", calls.summary())
+    busy.check()
+    work.holds_are_whole(installed, calls.holds)
+
+
+def back(installed: installation.Installation) -> list[str]:
+    """Helm's flag to go back by itself, which has another name since 4."""
+    return ["--atomic"] if installed.settings.helm == "helm3" else ["--rollback-on-failure"]
+
+
+def migrated(installed: installation.Installation) -> list[str]:
+    """Services whose database has what the next release's migration makes."""
+    return [service for service, engine in installed.owners().items() if sa.inspect(engine).has_table(TABLE)]
+
+
+def images(installed: installation.Installation) -> set[str]:
+    """Images of our own that pods run; the gateway's is another's."""
+    return {
+        container["image"]
+        for pod in installed.pods()
+        for container in pod["spec"]["containers"]
+        if container["name"] != "envoy"
+    }
