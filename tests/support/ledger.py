@@ -191,6 +191,7 @@ def main() -> None:
         session_timeout_ms=int(os.environ.get("LEDGER_SESSION_TIMEOUT_MS", "6000")),
         max_poll_interval_ms=int(os.environ.get("LEDGER_MAX_POLL_INTERVAL_MS", "300000")),
         relay=os.environ.get("LEDGER_RELAY", "1") == "1",
+        gauges_every=float(os.environ.get("LEDGER_GAUGES_EVERY", "15")),
     )
     engine = db.create_engine(os.environ["LEDGER_DATABASE_URL"], application_name="ledger")
     try:

@@ -127,10 +127,13 @@ def of_tables(engine: db.Engine, topics: Sequence[str]) -> list[Look]:
 class Sampler:
     """The thread. ``own`` looks are made in every replica, ``shared`` ones in one."""
 
-    def __init__(self, engine: db.Engine, *, own: Sequence[Look], shared: Sequence[Look]) -> None:
+    def __init__(
+        self, engine: db.Engine, *, own: Sequence[Look], shared: Sequence[Look], every: float = EVERY
+    ) -> None:
         self._engine = engine
         self._own = own
         self._shared = shared
+        self._every = every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gauges", daemon=True)
 
@@ -160,7 +163,7 @@ class Sampler:
                     self._make(look)
                 else:
                     look.hide()
-            pause = min(max(EVERY, REST * (time.monotonic() - started)), LONGEST)
+            pause = min(max(self._every, REST * (time.monotonic() - started)), LONGEST)
         try:
             leases.release(self._engine, "gauges")
         except Exception as error:

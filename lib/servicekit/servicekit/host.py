@@ -106,6 +106,7 @@ class Options:
     session_timeout_ms: int = 10_000
     max_poll_interval_ms: int = 300_000
     relay: bool = True
+    gauges_every: float = gauges.EVERY
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -710,6 +711,7 @@ def run(
         engine,
         own=[lag.look()] if names else [],
         shared=[*gauges.of_tables(engine, names), *_looks(worker, engine, wiring)],
+        every=options.gauges_every,
     )
     heartbeat.start()
     if options.relay:
