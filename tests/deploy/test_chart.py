@@ -188,10 +188,27 @@ def test_jobs_run_before_the_rest_or_beside_it() -> None:
     assert set(hooks) == {"r-topics", *(f"r-migrate-{service}" for service in ports.SERVICES)}
     for job in hooks.values():
         assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
-    plain = objects("Job", values=CHART / "ci" / "gitops-values.yaml")
-    assert set(plain) == {f"r-migrate-{service}-1" for service in ports.SERVICES}
+    gitops = CHART / "ci" / "gitops-values.yaml"
+    plain = objects("Job", values=gitops)
+    assert {name.rpartition("-")[0] for name in plain} == {
+        f"r-migrate-{service}" for service in ports.SERVICES
+    }
     for job in plain.values():
         assert "annotations" not in job["metadata"]
+    wave = 'migrations.annotations={"argocd.argoproj.io/sync-wave": "-1"}'
+    for job in objects("Job", "--set-json", wave, values=gitops).values():
+        assert job["metadata"]["annotations"] == {"argocd.argoproj.io/sync-wave": "-1"}
+
+
+def test_a_plain_job_is_another_one_for_each_change() -> None:
+    gitops = CHART / "ci" / "gitops-values.yaml"
+    as_is, other_image, other_value, again = (
+        set(objects("Job", *change, values=gitops))
+        for change in ((), ("--set", "image.tag=1.2.4"), ("--set", "migrations.timeout=700"), ("--dry-run",))
+    )
+    assert as_is == again
+    assert not as_is & other_image
+    assert not as_is & other_value
 
 
 def test_workers_are_never_more_than_partitions() -> None:
