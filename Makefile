@@ -19,7 +19,7 @@ help: ## Show this list
 # ---- setting up -------------------------------------------------------------------------------------------------
 
 .PHONY: setup
-setup: $(STAMPS)/install $(STAMPS)/kafka $(STAMPS)/helm $(STAMPS)/promtool $(STAMPS)/protos ## Fetch and build all that the other targets need (they call it)
+setup: $(STAMPS)/install $(STAMPS)/kafka $(STAMPS)/helm $(STAMPS)/promtool $(STAMPS)/schemas $(STAMPS)/protos ## Fetch and build all that the other targets need (they call it)
 
 $(STAMPS)/tools: deploy/local/check_tools.sh
 	@PYTHON="$(PYTHON)" deploy/local/check_tools.sh
@@ -55,6 +55,11 @@ $(STAMPS)/helm: deploy/helm/tools/requirements.txt $(STAMPS)/install
 $(STAMPS)/promtool: deploy/local/recupera_local/promtool.py $(STAMPS)/install
 	@echo "setup: promtool and Prometheus in .local/lib/prometheus"
 	@$(BIN)/python -m recupera_local.promtool
+	@touch $@
+
+$(STAMPS)/schemas: $(wildcard tests/deploy/schemas/*.json) tests/deploy/schemas/requirements.txt $(STAMPS)/install
+	@echo "setup: schemas of the reference installation's operators in .local/lib/schemas"
+	@$(BIN)/python -m recupera_local.schemas
 	@touch $@
 
 .PHONY: protos
