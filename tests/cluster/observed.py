@@ -22,7 +22,7 @@ from cluster import installation
 
 from recupera_local import helm, ports, processes, promtool
 
-SCRAPE = "3s"
+SCRAPE = "4s"
 
 
 class Prometheus:
@@ -141,7 +141,8 @@ class StateOfKubernetes:
                 self.send_response(200)
                 self.send_header("content-type", kind)
                 self.end_headers()
-                self.wfile.write(text.encode())
+                with contextlib.suppress(ConnectionError):  # whoever asked has given up waiting
+                    self.wfile.write(text.encode())
 
             def log_message(self, *_: object) -> None:
                 """Says nothing."""

@@ -98,7 +98,8 @@ def test_kafka_goes_away_and_comes_back(installed: installation.Installation, tm
         with worked(installed, tmp_path) as works:
             installed.backing.kafka.process.kill()
             try:
-                prometheus.await_alert("RecuperaRelayFailing")
+                # A relay waits half a minute for an answer before it counts a failure.
+                prometheus.await_alert("RecuperaRelayFailing", seconds=240)
                 assert installed.healthy(), "calls are answered without Kafka"
                 assert int(works[-1].journey.gateway.get("batches")["batches"][0]["rowsRead"])
             finally:
@@ -137,7 +138,7 @@ def worked(
     thread = threading.Thread(target=go, name="work", daemon=True)
     thread.start()
     try:
-        installation.until("an import", lambda: failed or _importing(done), seconds=60)
+        installation.until("an import", lambda: failed or _importing(done), seconds=120)
         yield done
     finally:
         over.set()
