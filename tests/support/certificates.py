@@ -41,11 +41,11 @@ class Authority:
         self.file = folder / f"{name}.crt"
         self.file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def sign(self, name: str, *hosts: str) -> Signed:
-        """A certificate for CN `name`, good for these hosts (addresses or names)."""
+    def sign(self, name: str, *hosts: str, until: datetime.datetime | None = None) -> Signed:
+        """A certificate for CN `name`, good for these hosts (addresses or names) and, unless told, for a day."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        builder = self._builder(subject, key.public_key())
+        builder = self._builder(subject, key.public_key(), until)
         if hosts:
             builder = builder.add_extension(
                 x509.SubjectAlternativeName([_general(host) for host in hosts]), critical=False
@@ -61,7 +61,9 @@ class Authority:
         )
         return signed
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, until: datetime.datetime | None = None
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -69,8 +71,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
+            .not_valid_before(min(now, until or now) - DAY)
+            .not_valid_after(until or now + DAY)
         )
 
 

@@ -181,6 +181,12 @@ class Heartbeat:
                 logger.warning("no heartbeat", exc_info=error)
 
 
+def alive(engine: sa.Engine) -> int:
+    """Worker processes of the service whose heart beats."""
+    (row,) = db.read(engine, agency=None, statement=_ALIVE, params={"dead_after": DEAD_AFTER})
+    return int(row.alive)
+
+
 def forget_dead(engine: sa.Engine, *, after: datetime.timedelta = datetime.timedelta(days=1)) -> int:
     """Delete rows of workers that are dead for long; how many."""
     with db.begin(engine, agency=None) as tx:
@@ -273,6 +279,9 @@ _BEAT = sa.text(
     VALUES (:id, :name, clock_timestamp(), clock_timestamp())
     ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp()
     """
+)
+_ALIVE = sa.text(
+    "SELECT count(*) AS alive FROM workers WHERE heartbeat_at > clock_timestamp() - CAST(:dead_after AS interval)"
 )
 _GONE = sa.text("DELETE FROM workers WHERE id = :id")
 _FORGET = sa.text("DELETE FROM workers WHERE heartbeat_at < clock_timestamp() - CAST(:after AS interval)")

@@ -127,6 +127,24 @@ def read_key(path: Path) -> Key:
         ) from None
 
 
+def read_jwks(path: Path) -> dict[str, tuple[str, Ed25519PublicKey]]:
+    """Issuer and public key by `kid`. Raises SettingInvalid naming RECUPERA_JWKS_FILE."""
+    try:
+        keys: dict[str, tuple[str, Ed25519PublicKey]] = {}
+        for jwk in json.loads(path.read_text())["keys"]:
+            public = OKPAlgorithm.from_jwk(jwk)
+            if not isinstance(public, Ed25519PublicKey):
+                raise TypeError("not a public Ed25519 key")
+            keys[jwk["kid"]] = (jwk["iss"], public)
+    except (OSError, ValueError, TypeError, KeyError, jwt.InvalidKeyError) as error:
+        raise settings.SettingInvalid(
+            f"RECUPERA_JWKS_FILE: {path} is not a JWKS of public Ed25519 keys with kid and iss"
+            f" ({type(error).__name__}): write it again with the development command or identity",
+            "RECUPERA_JWKS_FILE",
+        ) from None
+    return keys
+
+
 def issue(
     key: Key,
     *,
@@ -262,20 +280,7 @@ class Verifier:
         return found.st_mtime_ns, found.st_ino, found.st_size
 
     def _load(self) -> dict[str, tuple[str, Ed25519PublicKey]]:
-        try:
-            keys: dict[str, tuple[str, Ed25519PublicKey]] = {}
-            for jwk in json.loads(self._file.read_text())["keys"]:
-                public = OKPAlgorithm.from_jwk(jwk)
-                if not isinstance(public, Ed25519PublicKey):
-                    raise TypeError("not a public Ed25519 key")
-                keys[jwk["kid"]] = (jwk["iss"], public)
-        except (OSError, ValueError, TypeError, KeyError, jwt.InvalidKeyError) as error:
-            raise settings.SettingInvalid(
-                f"RECUPERA_JWKS_FILE: {self._file} is not a JWKS of public Ed25519 keys with kid and iss"
-                f" ({type(error).__name__}): write it again with the development command or identity",
-                "RECUPERA_JWKS_FILE",
-            ) from None
-        return keys
+        return read_jwks(self._file)
 
 
 def _caller(claims: dict[str, Any], issuer: str) -> Caller:

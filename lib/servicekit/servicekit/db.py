@@ -143,6 +143,8 @@ class Transaction:
         self._pending: list[outbox.Row] = []
         self._counts: list[tuple[telemetry.AnyCounter, int, Mapping[str, str]]] = []
         self._traceparent = ""
+        self.published = 0
+        """Facts of this transaction, known once it is committed."""
 
     @property
     def driver(self) -> psycopg.Connection[Any]:
@@ -215,6 +217,7 @@ class Transaction:
         driver = driver_connection(self.connection)
         if self._pending:
             pending, self._pending = self._pending, []
+            self.published = len(pending)
             with driver.pipeline():
                 if _PENDING in driver.__dict__:
                     _open(driver)

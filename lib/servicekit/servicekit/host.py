@@ -583,17 +583,27 @@ def _stored(
     return {partition: stored[partition] for partition in waiting}
 
 
+def lost_ranges(engine: sa.Engine, bootstrap: kafka.Where) -> dict[kafka.Partition, tuple[int, int]]:
+    """Partitions whose stored offset Kafka no longer has: that offset, and the oldest that is there."""
+    stored = {kafka.Partition(*place): offset for place, offset in inbox.positions(engine).items()}
+    first = kafka.beginnings(bootstrap, list(stored))
+    last = kafka.ends(bootstrap, list(stored))
+    return {p: (offset, first[p]) for p, offset in stored.items() if not first[p] <= offset <= last[p]}
+
+
 def accept_lost_range(engine: sa.Engine, bootstrap: kafka.Where) -> dict[kafka.Partition, int]:
     """After ``republish``: read partitions whose stored offset Kafka no longer has from the oldest record on.
 
     Returns where they begin now. To be run while no worker of the service runs.
     """
-    stored = {kafka.Partition(*place): offset for place, offset in inbox.positions(engine).items()}
-    first = kafka.beginnings(bootstrap, list(stored))
-    last = kafka.ends(bootstrap, list(stored))
-    lost = {p: first[p] for p, offset in stored.items() if not first[p] <= offset <= last[p]}
+    lost = {partition: first for partition, (_, first) in lost_ranges(engine, bootstrap).items()}
     inbox.restart(engine, {(p.topic, p.partition): offset for p, offset in lost.items()})
     return lost
+
+
+def pausable(worker: type[Worker]) -> list[str]:
+    """The names that an operator may pause: topics, then timers."""
+    return [*sorted(delivery.handlers(worker)), *_timers(worker)]
 
 
 def check(worker: type[Worker]) -> None:
@@ -688,8 +698,10 @@ def run(
         is_paused=watch.is_paused,
     )
     eventlet.tpool.QUIET = True
-    eventlet.tpool.set_num_threads(4 + _timers(worker))
-    container = ServiceContainer(worker, config={"recupera": context, "max_workers": 4 + _timers(worker)})
+    eventlet.tpool.set_num_threads(4 + len(_timers(worker)))
+    container = ServiceContainer(
+        worker, config={"recupera": context, "max_workers": 4 + len(_timers(worker))}
+    )
 
     ending = _ending
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -765,10 +777,9 @@ def _remove(ready_file: pathlib.Path | None) -> None:
         ready_file.unlink(missing_ok=True)
 
 
-def _timers(worker: type[Worker]) -> int:
-    methods = [getattr(worker, name) for name in dir(worker)]
-    return sum(
-        isinstance(entrypoint, _Timer)
-        for method in methods
-        for entrypoint in getattr(method, "nameko_entrypoints", ())
-    )
+def _timers(worker: type[Worker]) -> list[str]:
+    return [
+        name
+        for name in dir(worker)
+        if any(isinstance(one, _Timer) for one in getattr(getattr(worker, name), "nameko_entrypoints", ()))
+    ]

@@ -502,34 +502,76 @@ def create_missing(
         admin.close()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A topic as Kafka has it. ``copies`` are those of the partition with the fewest; ``leaderless`` and ``lagging``
+    count partitions without a leader, and with a copy that is not in sync."""
+
+    partitions: int
+    copies: int
+    leaderless: int
+    lagging: int
+    configs: Mapping[str, str]
+
+    @property
+    def min_insync(self) -> int:
+        """Copies that must have a record before it counts as written."""
+        return int(self.configs["min.insync.replicas"])
+
+    @property
+    def unclean(self) -> bool:
+        """Whether a copy that lacks records may lead: what the others had is then gone."""
+        return self.configs["unclean.leader.election.enable"] == "true"
+
+
+def kept(bootstrap: Where, catalog: topics.Catalog | None = None) -> dict[str, Kept]:
+    """Those topics of topics.yaml that Kafka has."""
+    catalog = catalog or topics.catalog()
+    admin = _connected(KafkaAdminClient, bootstrap)
+    try:
+        existing = _existing(admin, catalog)
+        if not existing:
+            return {}
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topics.on_wire(name)) for name in existing]
+        described = admin.describe_configs(resources, config_filter="all")
+    finally:
+        admin.close()
+    of_topic = next(iter(described.values()))
+    return {
+        name: Kept(
+            partitions=len(found["partitions"]),
+            copies=min(len(one["replica_nodes"]) for one in found["partitions"]),
+            leaderless=sum(one["leader_id"] < 0 for one in found["partitions"]),
+            lagging=sum(len(one["isr_nodes"]) < len(one["replica_nodes"]) for one in found["partitions"]),
+            configs={key: str(one["value"]) for key, one in of_topic[topics.on_wire(name)].items()},
+        )
+        for name, found in existing.items()
+    }
+
+
 def drift(
     bootstrap: Where, catalog: topics.Catalog | None = None, *, durability: Durability | None = None
 ) -> list[str]:
     """Where Kafka's topics differ from topics.yaml and `durability`, a line each; nothing is changed."""
     catalog = catalog or topics.catalog()
-    admin = _connected(KafkaAdminClient, bootstrap)
-    try:
-        existing = _existing(admin, catalog)
-        lines = [f"{name}: missing" for name in catalog.by_name if name not in existing]
-        if not existing:
-            return sorted(lines)
-        resources = [ConfigResource(ConfigResourceType.TOPIC, topics.on_wire(name)) for name in existing]
-        described = admin.describe_configs(resources, config_filter="all")
-        of_topic = next(iter(described.values()))
-        for name, found in existing.items():
-            topic = catalog[name]
-            if len(found["partitions"]) != topic.partitions:
-                lines.append(f"{name}: {len(found['partitions'])} partitions, expected {topic.partitions}")
-            copies = min(len(partition["replica_nodes"]) for partition in found["partitions"])
-            if durability is not None and copies < durability.replication:
-                lines.append(f"{name}: {copies} copies, expected {durability.replication}")
-            configs = of_topic[topics.on_wire(name)]
-            for key, wanted in _configs(topic, durability).items():
-                if (value := str(configs[key]["value"])) != wanted:
-                    lines.append(f"{name}: {key} is {value}, expected {wanted}")
-        return sorted(lines)
-    finally:
-        admin.close()
+    existing = kept(bootstrap, catalog)
+    lines = [f"{name}: missing" for name in catalog.by_name if name not in existing]
+    for name, found in existing.items():
+        lines += [f"{name}: {line}" for line in differences(catalog[name], found, durability)]
+    return sorted(lines)
+
+
+def differences(topic: topics.Topic, found: Kept, durability: Durability | None) -> list[str]:
+    """Where one topic differs from topics.yaml and `durability`."""
+    lines = []
+    if found.partitions != topic.partitions:
+        lines.append(f"{found.partitions} partitions, expected {topic.partitions}")
+    if durability is not None and found.copies < durability.replication:
+        lines.append(f"{found.copies} copies, expected {durability.replication}")
+    for key, wanted in _configs(topic, durability).items():
+        if (value := found.configs[key]) != wanted:
+            lines.append(f"{key} is {value}, expected {wanted}")
+    return lines
 
 
 def _existing(admin: KafkaAdminClient, catalog: topics.Catalog) -> dict[str, Any]:

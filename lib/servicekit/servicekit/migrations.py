@@ -24,6 +24,7 @@ __all__ = [
     "create_paused",
     "create_system_tables",
     "policy_sql",
+    "revisions",
     "service_role",
     "upgrade",
 ]
@@ -167,6 +168,13 @@ def create_system_tables(op: Any) -> None:
 def create_paused(op: Any) -> None:
     """Create the table of paused topics and timers; ``op`` is ``alembic.op``."""
     op.execute(sa.text(PAUSED))
+
+
+def revisions(script_location: str | pathlib.Path) -> list[str]:
+    """The migrations that this release has, newest first."""
+    config = Config()
+    config.set_main_option("script_location", str(script_location))
+    return [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
 
 
 def service_role(owner_url: str) -> str:

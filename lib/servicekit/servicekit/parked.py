@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +18,16 @@ import sqlalchemy as sa
 from servicekit import db, delivery, facts, inbox, telemetry, topics
 
 logger = logging.getLogger("recupera.parked")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One parked fact that was tried; ``refused`` is the reason, empty where it was applied."""
+
+    topic: str
+    case_id: uuid.UUID
+    fact_type: str
+    refused: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +51,15 @@ def waiting(engine: sa.Engine) -> Mapping[str, tuple[int, float]]:
 
 
 def replay(
-    engine: sa.Engine, worker_class: type[Any], wiring: Any, case_id: uuid.UUID | None = None
+    engine: sa.Engine,
+    worker_class: type[Any],
+    wiring: Any,
+    case_id: uuid.UUID | None = None,
+    tell: Callable[[Tried], None] = lambda tried: None,
 ) -> Replayed:
     """Apply parked facts in order, of one case or of all; a case stops at the first fact refused again.
 
+    ``tell`` is told of each.
     What is not the fact's fault (database or a remote away) is raised; what was applied until then stays.
     """
     handlers = delivery.handlers(worker_class)
@@ -54,8 +69,9 @@ def replay(
         handler = handlers.get(row.topic)
         if handler is None:
             raise LookupError(f"{worker_class.__name__} no longer consumes {row.topic}")
-        while (done := _first(engine, worker, handler, row)) is not None:
-            if not done:
+        while (tried := _first(engine, worker, handler, row)) is not None:
+            tell(tried)
+            if tried.refused:
                 refused += 1
                 break
             applied += 1
@@ -63,13 +79,14 @@ def replay(
     return Replayed(applied, refused)
 
 
-def _first(engine: sa.Engine, worker: Any, handler: delivery.Handler, queue: sa.Row[Any]) -> bool | None:
-    """Apply the first parked fact of the queue. True applied, False refused, None when there is none."""
+def _first(engine: sa.Engine, worker: Any, handler: delivery.Handler, queue: sa.Row[Any]) -> Tried | None:
+    """Apply the first parked fact of the queue; None when there is none."""
     place = {"topic": queue.topic, "partition": queue.partition, "case_id": queue.case_id}
     found = db.read(engine, agency=None, statement=_HEAD, params=place)
     if not found:
         return None
     head = found[0]
+    tried = Tried(topic=queue.topic, case_id=queue.case_id, fact_type=head.fact_type, refused="")
     message = facts.message_class(topics.catalog()[queue.topic].message).FromString(bytes(head.value))
     with (
         telemetry.attach(head.traceparent),
@@ -80,7 +97,7 @@ def _first(engine: sa.Engine, worker: Any, handler: delivery.Handler, queue: sa.
             with db.begin(engine, agency=head.agency) as tx:
                 inbox.lock(tx, queue.topic, queue.partition)
                 if tx.execute(_TAKE, {**place, "id": head.id}).rowcount != 1:
-                    return True  # another replay took it
+                    return tried  # another replay took it
                 delivery.call(worker, handler, tx, [message], prepared)
         except Exception as error:
             if delivery.is_transient(error):
@@ -97,8 +114,8 @@ def _first(engine: sa.Engine, worker: Any, handler: delivery.Handler, queue: sa.
                         "error": json.dumps(telemetry.describe(error), default=str),
                     },
                 )
-            return False
-    return True
+            return dataclasses.replace(tried, refused=inbox.reason_of(error))
+    return tried
 
 
 _COUNT = sa.text("SELECT topic, count(*) AS facts FROM parked GROUP BY topic")

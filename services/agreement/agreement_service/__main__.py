@@ -1,5 +1,6 @@
-"""python -m agreement_service serve | worker | migrate | replay [--case ID] | republish [--agency ID]"""
+"""python -m agreement_service COMMAND: those of every service (servicekit.commands); --help has them."""
 
+from collections.abc import Iterator
 from uuid import UUID
 
 from agreement_service import providers
@@ -61,7 +62,7 @@ def work(settings: Settings, engine: db.Engine) -> commands.Work:
     return commands.Work(worker=worker.AgreementWorker, wiring=wiring)
 
 
-def republish(engine: db.Engine, agency: UUID) -> None:
+def republish(engine: db.Engine, agency: UUID) -> Iterator[int]:
     """Titles, agreements and payments, in pages."""
     from agreement_service.usecases import moments, republish
 
@@ -71,17 +72,21 @@ def republish(engine: db.Engine, agency: UUID) -> None:
             progress = republish.step(
                 tx=tx, agency=agency, progress=progress, moment=moments.read(tx, agency)
             )
+        yield tx.published
 
+
+PROGRAM = commands.Program(
+    service=SERVICE,
+    description="Money: balances, agreements, instruments, payments.",
+    main_file=__file__,
+    settings=Settings,
+    api=api,
+    work=work,
+    republish=republish,
+    more_settings=lambda settings: (
+        [settings_module.load(PixSettings)] if settings.bank_provider == "pix-api" else []
+    ),
+)
 
 if __name__ == "__main__":
-    commands.main(
-        commands.Program(
-            service=SERVICE,
-            description="Money: balances, agreements, instruments, payments.",
-            main_file=__file__,
-            settings=Settings,
-            api=api,
-            work=work,
-            republish=republish,
-        )
-    )
+    commands.main(PROGRAM)

@@ -20,3 +20,11 @@ class Settings(settings.ServiceSettings):
     late_slice_minutes: Annotated[
         int, settings.Setting(help="a slice of the daily run later than this raises an alarm", minimum=1)
     ] = 10
+    day_opens_hour: Annotated[
+        int,
+        settings.Setting(
+            help="hour of an agency's own day from which the worker opens its business day",
+            minimum=0,
+            maximum=23,
+        ),
+    ] = 0

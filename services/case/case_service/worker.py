@@ -41,6 +41,7 @@ class Wiring:
 
     slices: slices.Slices
     late_slice_minutes: int
+    day_opens_hour: int = 0
 
 
 class CaseWorker(host.Worker):
@@ -184,6 +185,25 @@ class CaseWorker(host.Worker):
         for fact in found:
             if facts.kind(fact) == "call_ended":
                 outcomes.call_ended(tx, _moment(tx, fact), call=_call(fact.call_ended, fact.version))
+
+    @host.timer(interval=30.0)
+    def open_days(self) -> None:
+        """The business day of each agency whose calendar date has come (docs/adr/0015-daily-run-is-a-timer.md)."""
+        failure: Exception | None = None
+        for agency in clock.agencies(self.engine):
+            if host.draining():
+                return
+            try:
+                with db.begin(self.engine, agency=agency) as tx:
+                    date = days.open_due(tx, agency, hour=self.wiring.day_opens_hour)
+            except Exception as error:
+                logger.warning("business day not opened", extra={"agency": str(agency)}, exc_info=error)
+                failure = error
+                continue
+            if date:
+                logger.info("business day opened", extra={"agency": str(agency), "date": date.isoformat()})
+        if failure is not None:
+            raise failure
 
     @host.timer(interval=1.0)
     def run_cleared_slices(self) -> None:

@@ -1,6 +1,7 @@
-"""python -m dialer_service serve | worker | migrate | replay [--case ID] | republish [--agency ID]"""
+"""python -m dialer_service COMMAND: those of every service (servicekit.commands); --help has them."""
 
 import datetime
+from collections.abc import Iterator
 from uuid import UUID
 
 from dialer_service import providers
@@ -38,7 +39,7 @@ def work(settings: Settings, engine: db.Engine) -> commands.Work:
     return commands.Work(worker=worker.DialerWorker, wiring=wiring)
 
 
-def republish(engine: db.Engine, agency: UUID) -> None:
+def republish(engine: db.Engine, agency: UUID) -> Iterator[int]:
     """Calls and campaigns."""
     from dialer_service import usecases
 
@@ -54,19 +55,20 @@ def republish(engine: db.Engine, agency: UUID) -> None:
                 now=agency_clock.now(),
                 business_date=agency_clock.business_date,
             )
+        yield tx.published
         if after is None:
             return
 
 
+PROGRAM = commands.Program(
+    service=SERVICE,
+    description="Calls: campaigns, agents, dispositions.",
+    main_file=__file__,
+    settings=Settings,
+    api=api,
+    work=work,
+    republish=republish,
+)
+
 if __name__ == "__main__":
-    commands.main(
-        commands.Program(
-            service=SERVICE,
-            description="Calls: campaigns, agents, dispositions.",
-            main_file=__file__,
-            settings=Settings,
-            api=api,
-            work=work,
-            republish=republish,
-        )
-    )
+    commands.main(PROGRAM)

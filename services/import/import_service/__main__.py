@@ -1,6 +1,7 @@
-"""python -m import_service serve | worker | migrate | replay [--case ID] | republish [--agency ID]"""
+"""python -m import_service COMMAND: those of every service (servicekit.commands); --help has them."""
 
 import os
+from collections.abc import Iterator
 from uuid import UUID
 
 from import_service.settings import Settings
@@ -41,24 +42,25 @@ def work(settings: Settings, engine: db.Engine) -> commands.Work:
     return commands.Work(worker=worker.ImportWorker, wiring=wiring)
 
 
-def republish(engine: db.Engine, agency: UUID) -> None:
+def republish(engine: db.Engine, agency: UUID) -> Iterator[int]:
     """States of batches, and slices that are not applied yet."""
     from import_service import usecases
     from servicekit import clock
 
     with db.begin(engine, agency=agency) as tx:
         usecases.republish(tx, agency, clock=clock.read(tx, agency))
+    yield tx.published
 
+
+PROGRAM = commands.Program(
+    service=SERVICE,
+    description="Files in and out: portfolios, payments, batches, rejected rows.",
+    main_file=__file__,
+    settings=Settings,
+    api=api,
+    work=work,
+    republish=republish,
+)
 
 if __name__ == "__main__":
-    commands.main(
-        commands.Program(
-            service=SERVICE,
-            description="Files in and out: portfolios, payments, batches, rejected rows.",
-            main_file=__file__,
-            settings=Settings,
-            api=api,
-            work=work,
-            republish=republish,
-        )
-    )
+    commands.main(PROGRAM)

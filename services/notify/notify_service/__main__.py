@@ -1,5 +1,6 @@
-"""python -m notify_service serve | worker | migrate | replay [--case ID] | republish [--agency ID]"""
+"""python -m notify_service COMMAND: those of every service (servicekit.commands); --help has them."""
 
+from collections.abc import Iterator
 from uuid import UUID
 
 from notify_service.settings import Settings
@@ -64,7 +65,7 @@ def work(settings: Settings, engine: db.Engine) -> commands.Work:
     return commands.Work(worker=worker.NotifyWorker, wiring=wiring)
 
 
-def republish(engine: db.Engine, agency: UUID) -> None:
+def republish(engine: db.Engine, agency: UUID) -> Iterator[int]:
     """Messages and suppressions."""
     from notify_service import store
     from notify_service.usecases import reports
@@ -74,17 +75,18 @@ def republish(engine: db.Engine, agency: UUID) -> None:
         while after is not None:
             with db.begin(engine, agency=agency) as tx:
                 after = publish(tx, agency, after=after)
+            yield tx.published
 
+
+PROGRAM = commands.Program(
+    service=SERVICE,
+    description="Messages to debtors.",
+    main_file=__file__,
+    settings=Settings,
+    api=api,
+    work=work,
+    republish=republish,
+)
 
 if __name__ == "__main__":
-    commands.main(
-        commands.Program(
-            service=SERVICE,
-            description="Messages to debtors.",
-            main_file=__file__,
-            settings=Settings,
-            api=api,
-            work=work,
-            republish=republish,
-        )
-    )
+    commands.main(PROGRAM)

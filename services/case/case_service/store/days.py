@@ -14,6 +14,8 @@ from case_service.store import scoped, tables
 from servicekit import db
 
 PARTITIONS = tables.PARTITIONS
+DONE = "DONE"
+"""State of a slice that was run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

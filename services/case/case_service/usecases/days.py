@@ -50,6 +50,20 @@ def run_day(tx: db.Transaction, agency: uuid.UUID, *, date: datetime.date) -> No
     facts.day_opened(tx, moment, date=date, version=date.toordinal())
 
 
+def open_due(tx: db.Transaction, agency: uuid.UUID, *, hour: int) -> datetime.date | None:
+    """Open the agency's calendar date where it is past the business date and ``hour`` o'clock there; that date.
+
+    Dates that were missed meanwhile are passed over: the runs of a date catch up with everything before it. A simulated
+    clock is left to those who set it, and the first date of an agency to its people. Raises AgencyClockUnknown.
+    """
+    known = clock.read(tx, agency)
+    date = (known.now().astimezone(known.zone) - datetime.timedelta(hours=hour)).date()
+    if known.simulated or date <= known.business_date:
+        return None
+    run_day(tx, agency, date=date)
+    return date
+
+
 def day_done(tx: db.Transaction, agency: uuid.UUID, *, date: datetime.date, partition: int) -> None:
     """The due and breach run of ``date`` is over in the partition: run its slices of this and of earlier
     dates.
