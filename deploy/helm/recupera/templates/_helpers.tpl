@@ -72,6 +72,13 @@ topologySpreadConstraints:
 - {name: RECUPERA_RPC_PORT, value: {{ .values.port | quote }}}
 - {name: RECUPERA_METRICS_PORT, value: "9464"}
 - {name: RECUPERA_READY_FILE, value: /tmp/ready}
+{{- with .root.Values.telemetry.otlpEndpoint }}
+- {name: RECUPERA_OTLP_ENDPOINT, value: {{ . | quote }}}
+- {name: RECUPERA_TRACE_RATIO, value: {{ $.root.Values.telemetry.traceRatio | quote }}}
+- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+- {name: OTEL_RESOURCE_ATTRIBUTES, value: "k8s.namespace.name={{ $.root.Release.Namespace }},k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME)"}
+{{- end }}
 - {name: RECUPERA_DRAIN_DELAY, value: {{ .root.Values.drainDelaySeconds | quote }}}
 - {name: RECUPERA_JWKS_FILE, value: /keys/public/jwks.json}
 - {name: RECUPERA_SERVICE_KEY_FILE, value: /keys/own/key.json}
