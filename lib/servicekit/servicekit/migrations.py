@@ -7,6 +7,7 @@ role follow.
 
 from __future__ import annotations
 
+import logging
 import pathlib
 from typing import Any
 
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 _ADVISORY_LOCK = 0x5EC0_9E4A
+
+logger = logging.getLogger("recupera.migrations")
 SYSTEM_TABLES = (
     """
     CREATE TABLE outbox (
@@ -188,7 +191,8 @@ def service_role(owner_url: str) -> str:
 def upgrade(owner_url: str, script_location: str | pathlib.Path, *, revision: str = "head") -> None:
     """Bring one service's database to ``revision`` as its owner, then grant the service's role what it needs.
 
-    Safe to run from several processes at once, and again: what is there already is left as it is.
+    Safe to run from several processes at once, and again: what is there already is left as it is. A database that a
+    later release has migrated is left as it is too.
     """
     role = service_role(owner_url)
     config = Config()
@@ -196,6 +200,11 @@ def upgrade(owner_url: str, script_location: str | pathlib.Path, *, revision: st
     scripts = ScriptDirectory.from_config(config)
 
     def pending(current: Any, _context: MigrationContext) -> list[RevisionStep]:
+        known = {script.revision for script in scripts.walk_revisions()}
+        if newer := {one for one in (current or ()) if one not in known}:
+            # A later release was here, and this one is back: its tables suit us, and nothing is to be done.
+            logger.warning("the database is newer than this release", extra={"revisions": sorted(newer)})
+            return []
         return list(scripts._upgrade_revs(revision, current))
 
     engine = sa.create_engine(

@@ -341,6 +341,26 @@ def test_a_migration_does_not_wait_long_for_a_lock(
         assert time.monotonic() - started < 20
 
 
+def test_a_release_that_is_back_leaves_the_newer_tables_alone(
+    database: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
+    made = database("case", migrated=False)
+    folders = {"before": ["0001"], "after": ["0001", "0002"]}
+    for name, numbers in folders.items():
+        (tmp_path / name / "versions").mkdir(parents=True)
+        for number, before in zip(numbers, (None, "0001"), strict=False):
+            (tmp_path / name / "versions" / f"{number}_x.py").write_text(
+                f'from alembic import op\nrevision = "{number}"\ndown_revision = {before!r}\n'
+                f'def upgrade():\n    op.execute("CREATE TABLE of_{number} (id int)")\n'
+            )
+    for name in ("before", "after", "before"):
+        migrations.upgrade(made.owner_url, tmp_path / name)
+    with psycopg.connect(made.owner_url) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+    with psycopg.connect(made.url) as connection:
+        assert connection.execute("SELECT count(*) FROM of_0002").fetchone() == (0,)
+
+
 def test_only_the_owners_role_migrates() -> None:
     with pytest.raises(ValueError, match="_owner"):
         migrations.upgrade("postgresql://recupera_case@127.0.0.1:1/x", "nowhere")
