@@ -67,7 +67,13 @@ def run(scene: scenes.Scene) -> list[figures.Figure]:
         portfolio = files / "portfolio.csv"
         cases = portfolios.write(portfolio, titles=titles, seed=imports.SEED)
         file_bytes = portfolio.stat().st_size
-        gateway = imports.start_agency(platform)
+        imports.start_agency(platform)
+        gateway = gateway_client.Gateway(
+            base_url=platform.gateway_url,
+            token=platform.token,
+            agency=platform.agency,
+            patience_seconds=imports.PATIENCE,
+        )
         days = journey.weekdays_from(portfolios.FIRST_DAY, 2)
         way = journey.Journey(
             gateway=gateway,
