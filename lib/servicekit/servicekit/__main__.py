@@ -1,6 +1,7 @@
-"""What is of no single service: the topics of topics.yaml at Kafka, and the keys that sign tokens.
+"""What is of no single service: the topics of topics.yaml at Kafka, rights there, and the keys that sign tokens.
 
 python -m servicekit topics [--replication N --min-insync N] [--check]
+python -m servicekit acls
 python -m servicekit keys FOLDER [--renew OWNER | --forget KID]
 python -m servicekit token FOLDER --agency ID --subject NAME --scope SCOPE [--creditor ID] [--hours N]
 """
@@ -11,7 +12,9 @@ import sys
 from pathlib import Path
 from uuid import UUID
 
-from servicekit import kafka, keys, settings
+import yaml
+
+from servicekit import acls, kafka, keys, settings
 
 
 def main() -> None:
@@ -24,6 +27,9 @@ def main() -> None:
     topics.add_argument("--replication", type=int, help="copies of each partition; default the broker's")
     topics.add_argument("--min-insync", type=int, help="copies that must have a record; default the broker's")
     topics.add_argument("--check", action="store_true", help="create nothing; 1 when anything differs")
+    commands.add_parser(
+        "acls", help="what each user of Kafka must be allowed, as Strimzi's KafkaUser says it"
+    )
     making = commands.add_parser("keys", help="make the keys that are missing in a folder, and its JWKS")
     making.add_argument("folder", type=Path, help="private keys and jwks.json; keep it as a secret")
     change = making.add_mutually_exclusive_group()
@@ -40,6 +46,8 @@ def main() -> None:
     match chosen.command:
         case "topics":
             _topics(chosen)
+        case "acls":
+            _acls()
         case "keys":
             _keys(chosen)
         case "token":
@@ -66,6 +74,11 @@ def _topics(chosen: argparse.Namespace) -> None:
         sys.exit(f"Kafka at {brokers.bootstrap}: {error}")
     sys.stdout.write("".join(f"differs: {line}\n" for line in lines) or "topics are as topics.yaml says\n")
     sys.exit(1 if chosen.check and lines else 0)
+
+
+def _acls() -> None:
+    users = {user: [rule.as_strimzi() for rule in rules] for user, rules in acls.all_users().items()}
+    yaml.safe_dump(users, sys.stdout, sort_keys=False)
 
 
 def _keys(chosen: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ import os
 import pathlib
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -389,7 +390,7 @@ def describe(error: BaseException, *, depth: int = 3) -> dict[str, Any]:
     """What may be told of an exception: type, our own reason and text, SQLSTATE and constraint, errno, places
     in the code.
 
-    The text of a foreign exception is left out: it can quote personal data.
+    The text of a foreign exception is left out: it can quote personal data. Why a connection was not made is told.
     """
     told: dict[str, Any] = {
         "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
@@ -402,6 +403,8 @@ def describe(error: BaseException, *, depth: int = 3) -> dict[str, Any]:
         }
     elif isinstance(error, settings_module.SettingsError):
         told["text"] = str(error)
+    elif isinstance(error, ssl.SSLError):
+        told["text"] = getattr(error, "verify_message", "") or error.reason
     elif isinstance(error, OSError) and error.errno is not None:
         told["text"] = os.strerror(error.errno)
     origin = getattr(error, "orig", None)  # SQLAlchemy wraps the driver's error
@@ -412,6 +415,8 @@ def describe(error: BaseException, *, depth: int = 3) -> dict[str, Any]:
         for field in ("table_name", "constraint_name"):
             if value := getattr(diagnosis, field, None):
                 told[field] = value
+    elif _is_no_connection(driver):
+        told["text"] = str(driver).strip()
     if error.__traceback__ is not None:
         frames = traceback.extract_tb(error.__traceback__, limit=-12)
         told["where"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
@@ -435,6 +440,12 @@ def _with_probes(metrics_app: Any, ready_file: pathlib.Path | None) -> Any:
         return [b"ok\n" if well else b"not ready\n"]
 
     return app
+
+
+def _is_no_connection(error: BaseException) -> bool:
+    """PostgreSQL could not be reached or was not trusted: its text has hosts, roles and certificates, no data."""
+    psycopg = sys.modules.get("psycopg")
+    return psycopg is not None and isinstance(error, psycopg.OperationalError)
 
 
 def _plain(attributes: Mapping[str, Attribute]) -> dict[str, str | int | bool]:

@@ -101,3 +101,60 @@ def test_secrets_are_not_shown() -> None:
     )
     assert loaded.owner_database_url == "postgresql://u:secret@h/d"
     assert "secret" not in repr(loaded)
+
+
+def brokers(**variables: str) -> settings.Brokers:
+    """Kafka's settings, from variables without their common beginning."""
+    told = {f"RECUPERA_KAFKA_{name}": value for name, value in variables.items()}
+    return settings.load(settings.Brokers, {"RECUPERA_KAFKA": "one:9092,two:9092", **told})
+
+
+def test_kafka_is_talked_to_in_plaintext_unless_something_is_said() -> None:
+    found = brokers()
+    assert found == settings.Brokers(bootstrap="one:9092,two:9092", security="PLAINTEXT")
+    assert not found.encrypted
+    assert not found.authenticates
+
+
+def test_kafkas_password_is_in_a_variable_or_in_a_file_that_may_change(tmp_path: Path) -> None:
+    found = brokers(SECURITY="SASL_SSL", USER="case", PASSWORD="secret")
+    assert (found.secret(), found.mechanism) == ("secret", "SCRAM-SHA-512")
+    assert "secret" not in repr(found)
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    found = brokers(SECURITY="SASL_SSL", USER="case", PASSWORD_FILE=str(file))
+    assert found.secret() == "first"
+    file.write_text("second")
+    assert found.secret() == "second"
+
+
+@pytest.mark.parametrize(
+    ("variables", "variable", "problem"),
+    [
+        ({"SECURITY": "TLS"}, "SECURITY", "is not one of PLAINTEXT, SSL"),
+        ({"CA_FILE": __file__}, "CA_FILE", "PLAINTEXT does not use it (set RECUPERA_KAFKA_SECURITY"),
+        ({"SECURITY": "SASL_PLAINTEXT", "CA_FILE": __file__}, "CA_FILE", "does not use it"),
+        ({"PASSWORD": "secret"}, "PASSWORD", "PLAINTEXT does not use it"),
+        ({"SECURITY": "SSL", "USER": "case"}, "USER", "SSL does not use it"),
+        ({"SECURITY": "SSL", "CERTIFICATE_FILE": __file__}, "KEY_FILE", "together"),
+        ({"SECURITY": "SSL", "CA_FILE": "/no/such/file"}, "CA_FILE", "does not exist"),
+        ({"SECURITY": "SASL_SSL", "PASSWORD": "secret"}, "USER", "SASL_SSL needs it"),
+        ({"SECURITY": "SASL_SSL", "USER": "case"}, "PASSWORD", "needs one of"),
+        (
+            {"SECURITY": "SASL_SSL", "USER": "case", "PASSWORD": "secret", "PASSWORD_FILE": __file__},
+            "PASSWORD_FILE",
+            "needs one of",
+        ),
+        (
+            {"SECURITY": "SASL_SSL", "USER": "case", "PASSWORD": "secret", "MECHANISM": "MD5"},
+            "MECHANISM",
+            "MD5",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(variables: dict[str, str], variable: str, problem: str) -> None:
+    with pytest.raises(settings.SettingsError) as refused:
+        brokers(**variables)
+    assert f"RECUPERA_KAFKA_{variable}" in refused.value.variables
+    assert problem in str(refused.value)
+    assert "secret" not in str(refused.value)

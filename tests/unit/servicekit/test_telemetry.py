@@ -4,6 +4,7 @@ for.
 
 import json
 import logging
+import ssl
 import sys
 import threading
 from typing import Any
@@ -110,6 +111,11 @@ def test_our_own_texts_are_told() -> None:
         == "No such file or directory"
     )
     assert telemetry.describe(psycopg.errors.UniqueViolation(SECRET))["sqlstate"] == "23505"
+    assert telemetry.describe(psycopg.OperationalError("no such host"))["text"] == "no such host"
+    assert "text" not in telemetry.describe(psycopg.errors.AdminShutdown(SECRET))
+    with pytest.raises(ssl.SSLError) as refused:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(__file__)
+    assert telemetry.describe(refused.value)["text"] == refused.value.reason
 
 
 def test_uncaught_exceptions_are_lines_too(
