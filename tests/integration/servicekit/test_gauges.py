@@ -1,9 +1,12 @@
 """What a worker's gauges show while work waits, is parked or paused; counters that add only with their transaction."""
 
 import contextlib
+import datetime
+import decimal
 import re
 import urllib.request
 import uuid
+import zoneinfo
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +17,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from recupera_local import ports
-from servicekit import db, gauges, ids, parked, pausing, relay, telemetry
+from servicekit import clock, db, gauges, ids, parked, pausing, relay, telemetry
 from support import ledger, waiting
 
 TOPIC = "recupera.case.v1"
@@ -215,3 +218,33 @@ def test_looks_are_cheap_however_much_waits(store: Callable[[str], Any]) -> None
     assert relay.waiting(made.engine)[0] == relay.COUNTED
     assert relay.waiting(made.engine)[1] > 3500
     assert parked.waiting(made.engine) == {}
+
+
+def test_days_behind_are_those_of_real_clocks(store: Callable[[str], Any]) -> None:
+    made = store("agreement")
+    first, second = sorted([ids.new(), ids.new()])
+    now = clock.machine_now()
+    real = clock.AgencyClock(
+        agency=first,
+        time_zone="Pacific/Kiritimati",
+        business_date=now.astimezone(zoneinfo.ZoneInfo("Pacific/Kiritimati")).date()
+        - datetime.timedelta(days=4),
+        version=1,
+    )
+    simulated = clock.AgencyClock(
+        agency=second,
+        time_zone="Europe/Lisbon",
+        simulated=True,
+        base_machine=now,
+        base_agency=now,
+        speed=decimal.Decimal("2.5"),
+        business_date=now.date() - datetime.timedelta(days=400),
+        version=1,
+    )
+    assert clock.days_behind(made.engine) == 0
+    with db.begin(made.engine, agency=None) as tx:
+        clock.store(tx, real)
+        clock.store(tx, simulated)
+    for _ in range(3):  # the first time is not the second: a statement that comes again is compiled
+        assert clock.every(made.engine) == [real, simulated]
+        assert clock.days_behind(made.engine) in (4, 5), "5 when midnight passed meanwhile"
