@@ -329,7 +329,7 @@ class Installation:
         """The namespace from which metrics may be read."""
         return f"{self.namespace}-monitoring"
 
-    def upgrade(self, *flags: str, changed: Mapping[str, Any] | None = None, timeout: str = "5m") -> float:
+    def upgrade(self, *flags: str, changed: Mapping[str, Any] | None = None, timeout: str = "10m") -> float:
         """`helm upgrade --install --wait` with the values, `changed` laid over them; the seconds it took."""
         values = merged(self.values(), changed or {})
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", dir=self.folder) as file:
@@ -345,7 +345,7 @@ class Installation:
     def rollback(self, revision: int, *flags: str) -> float:
         """`helm rollback --wait` to a revision; the seconds it took."""
         started = time.monotonic()
-        self.helm("rollback", RELEASE, str(revision), "--wait", "--timeout", "5m", *flags)
+        self.helm("rollback", RELEASE, str(revision), "--wait", "--timeout", "10m", *flags)
         return time.monotonic() - started
 
     def revisions(self) -> list[dict[str, Any]]:

@@ -82,15 +82,13 @@ def disturbed(installed: installation.Installation, folder: Path, what: str) -> 
     quiet.place()
     busy = work.Work(installed, folder / f"{what}-work", debtors=120, days=3, seed=11)
     cases = quiet.cases()
-    with load.running(
-        installed.gateway_url, token=installed.token_of(quiet.agency), agency=str(quiet.agency), cases=cases
-    ) as calls:
+    token = installed.token_of(quiet.agency)
+    with load.running(installed.gateway_url, token=token, agency=str(quiet.agency), cases=cases) as calls:
         calls.wait_for_calls(100)
         with busy.working(place=True):
             yield
         calls.wait_for_calls(100)
-    print(f"{what}: {calls.summary()}")
-    assert not calls.failures, calls.failed()
+    assert not calls.failures, f"{calls.summary()}\n{calls.failed()}"
     figures.note(f"calls during: {what}", calls.summary())
     busy.check()
     work.holds_are_whole(installed, calls.holds)

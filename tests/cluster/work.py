@@ -86,8 +86,10 @@ class Work:
 
         thread = threading.Thread(target=go, name="work", daemon=True)
         thread.start()
-        yield
-        thread.join()
+        try:
+            yield
+        finally:
+            thread.join()
         if stopped:
             raise stopped[0]
 
