@@ -152,6 +152,14 @@ def test_databases_are_verified_by_whoever_connects() -> None:
     assert "PGSSLMODE" not in variables(jobs["r-topics"])
 
 
+def test_the_collector_is_verified_by_what_sends_to_it() -> None:
+    for name, one in objects("Deployment", SECURE).items():
+        if name != "r-gateway":
+            assert files(one)[variables(one)["OTEL_EXPORTER_OTLP_CERTIFICATE"]] == ("collector-ca", "ca.crt")
+    for one in objects("Deployment", MINIMAL).values():
+        assert "OTEL_EXPORTER_OTLP_CERTIFICATE" not in variables(one)
+
+
 def test_keda_is_told_how_and_by_whom_lag_is_read() -> None:
     [scaled] = objects("ScaledObject", SECURE).values()
     for trigger in scaled["spec"]["triggers"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -269,6 +270,7 @@ class Running:
     child: subprocess.Popen[bytes]
     ready: Path
     log: Path
+    environment: dict[str, str]
 
     def wait_ready(self) -> None:
         def is_ready() -> bool:
@@ -298,7 +300,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
                 [sys.executable, "-m", *command], env=environment, stderr=output, stdout=output
             )
         started.append(child)
-        return Running(child, ready, log)
+        return Running(child, ready, log, environment)
 
     yield make
     for child in started:
@@ -349,6 +351,19 @@ def test_the_worker_of_each_service_runs_with_its_rights(
     )
     assert sum(ends_of(secure, topic.name)) > before
     assert "AuthorizationFailed" not in running.log.read_text()
+    asked = subprocess.run(
+        [sys.executable, "-m", f"{service}_service", "doctor", "--json"],
+        env=running.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    findings = [
+        one for one in json.loads(asked.stdout)["findings"] if one["check"] in ("kafka", "topics", "lag")
+    ]
+    assert {one["check"] for one in findings} == {"kafka", "topics", "lag"}
+    assert not [one for one in findings if "Authorization" in one["text"] or "may not" in one["text"]]
 
 
 def ends_of(secure: secure_kafka.SecureKafka, topic: str) -> list[int]:

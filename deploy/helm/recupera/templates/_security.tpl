@@ -72,6 +72,26 @@
 {{- end }}
 {{- end }}
 
+{{/* Who signed the collector's certificate; the exporter of OpenTelemetry takes it from this variable. */}}
+{{- define "recupera.telemetry.env" -}}
+{{- if .Values.telemetry.caSecret }}
+- {name: OTEL_EXPORTER_OTLP_CERTIFICATE, value: /telemetry/ca/ca.crt}
+{{- end }}
+{{- end }}
+
+{{- define "recupera.telemetry.mounts" -}}
+{{- if .Values.telemetry.caSecret }}
+- {name: telemetry-ca, mountPath: /telemetry/ca, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "recupera.telemetry.volumes" -}}
+{{- with .Values.telemetry.caSecret }}
+- name: telemetry-ca
+  secret: {secretName: {{ . }}, items: [{key: {{ $.Values.telemetry.caKey }}, path: ca.crt}]}
+{{- end }}
+{{- end }}
+
 {{- define "recupera.database.mounts" -}}
 {{- if (include "recupera.database.ca" . | fromJson).secret }}
 - {name: database-ca, mountPath: /database/ca, readOnly: true}
