@@ -134,10 +134,11 @@ class StateOfKubernetes:
 
         class Page(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if self.path == "/pods":
-                    kind, text = "application/json", json.dumps(list(outer.pods()))
-                else:
-                    kind, text = "text/plain; version=0.0.4", "".join(f"{line}\n" for line in outer.lines())
+                try:
+                    kind, text = outer.answer(self.path)
+                except httpx.HTTPError as error:  # the API server is busy, or the proxy has ended
+                    self.send_error(503, type(error).__name__)
+                    return
                 self.send_response(200)
                 self.send_header("content-type", kind)
                 self.end_headers()
@@ -154,6 +155,12 @@ class StateOfKubernetes:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def answer(self, path: str) -> tuple[str, str]:
+        """Content type and text of a page."""
+        if path == "/pods":
+            return "application/json", json.dumps(list(self.pods()))
+        return "text/plain; version=0.0.4", "".join(f"{line}\n" for line in self.lines())
 
     def pods(self) -> Iterator[dict[str, Any]]:
         """Each port `metrics` of the release's pods, by way of the API server."""
