@@ -8,12 +8,14 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from grafana_foundation_sdk.models import units
 
+from deploy import test_alerts as alerts
 from deploy import test_chart as chart
 from support import grafana, promql, registry
 
@@ -73,9 +75,12 @@ def queries(name: str) -> Iterator[tuple[str, str]]:
             yield variable["name"], f"count by ({asked[2]}) ({asked[1]})"
 
 
-def plain(name: str, expression: str) -> str:
+def plain(name: str, expression: str, values: Mapping[str, str] | None = None) -> str:
     """The expression as Prometheus gets it: with values in place of Grafana's variables."""
-    own = {f"${variable['name']}": "x" for variable in dashboard(name)["templating"]["list"]}
+    own = {
+        f"${one['name']}": (values or {}).get(one["name"], "x")
+        for one in dashboard(name)["templating"]["list"]
+    }
     for variable, value in sorted({**own, **VARIABLES}.items(), key=lambda pair: -len(pair[0])):
         expression = expression.replace(variable, value)
     assert not re.search(r"\$(?!\d)", expression), f"a variable that nobody has: {expression}"
@@ -160,6 +165,101 @@ def test_legends_and_columns_show_labels_that_are_there(name: str) -> None:
             fields = panel["transformations"][-2]["options"]["include"]["names"]
             values = {f"Value #{target['refId']}" for target in panel["targets"]} | {"Value"}
             assert set(fields) <= there | values, panel["title"]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_panel_of_what_is_rare_says_that_there_is_none(name: str) -> None:
+    for panel in panels(name):
+        if panel["type"] == "stat":
+            continue  # a first look must know "none" from "not known": its query says 0
+        asked = [
+            metric
+            for target in panel["targets"]
+            for metric, _ in promql.selectors(plain(name, target["expr"]))
+        ]
+        if not any(metric != "ALERTS" and registry.ordinary(metric) for metric in asked):
+            assert "noValue" in panel["fieldConfig"]["defaults"], panel["title"]
+
+
+PODS = """
+kube_deployment_spec_replicas{deployment="r-case-serve"} 3
+kube_deployment_status_replicas_ready{deployment="r-case-serve"} 2
+kube_deployment_spec_replicas{deployment="r-gateway"} 2
+kube_deployment_status_replicas_ready{deployment="r-gateway"} 2
+kube_deployment_spec_replicas{deployment="somebody-elses"} 9
+kube_deployment_status_replicas_ready{deployment="somebody-elses"} 0
+kube_pod_container_status_restarts_total{pod="r-case-serve-7d-x1",container="serve",uid="1"} 0
+kube_pod_container_resource_limits{pod="r-case-serve-7d-x1",container="serve",resource="memory",uid="1"} 400
+kube_pod_container_resource_limits{pod="r-case-serve-7d-x2",container="serve",resource="memory",uid="2"} 400
+kube_pod_container_resource_limits{pod="r-gateway-5f-y1",container="envoy",resource="memory",uid="3"} 200
+kube_pod_container_resource_requests{pod="r-case-serve-7d-x1",container="serve",resource="cpu",uid="1"} 0.05
+container_memory_working_set_bytes{pod="r-case-serve-7d-x1",container="serve",id="a"} 100
+container_memory_working_set_bytes{pod="r-case-serve-7d-x2",container="serve",id="b"} 360
+container_memory_working_set_bytes{pod="r-case-serve-7d-x2",container="",id="c"} 999
+container_memory_working_set_bytes{pod="r-gateway-5f-y1",container="envoy",id="d"} 50
+container_cpu_usage_seconds_total{pod="r-case-serve-7d-x1",container="serve",id="a",cpu="total"} 0
+up{pod="r-case-serve-7d-x1",container="serve",component="case-serve"} 1
+up{pod="r-case-serve-7d-x2",container="serve",component="case-serve"} 1
+up{pod="r-gateway-5f-y1",container="envoy",component="gateway"} 0
+kube_pod_container_status_last_terminated_reason{pod="r-case-serve-7d-x1",container="serve",reason="OOMKilled"} 1
+kube_horizontalpodautoscaler_status_desired_replicas{horizontalpodautoscaler="r-case-serve"} 2
+kube_horizontalpodautoscaler_spec_max_replicas{horizontalpodautoscaler="r-case-serve"} 8
+"""
+"""What kube-state-metrics, the kubelet and Prometheus say of two servers and a gateway; counters grow by 6 a minute."""
+
+SEEN = [
+    ("platform", "Pods not ready", 0, {"{}": 1}),
+    ("platform", "Processes not measured", 0, {"{}": 1}),
+    ("platform", "Components", 0, {"case-serve": 2, "gateway": 2}),
+    ("platform", "Components", 1, {"case-serve": 3, "gateway": 2}),
+    ("platform", "Components", 2, {"case-serve": 360}),
+    ("platform", "Components", 3, {"case-serve": 0.9, "gateway": 0.25}),
+    ("platform", "Components", 4, {"case-serve": 0.1}),
+    ("platform", "Memory of the limit, fullest pod", 0, {"case-serve": 0.9, "gateway": 0.25}),
+    (
+        "platform",
+        "Autoscalers, share of their maximum",
+        0,
+        {'{horizontalpodautoscaler="r-case-serve"}': 0.25},
+    ),
+    (
+        "platform",
+        "Why containers ended last",
+        0,
+        {'{pod="r-case-serve-7d-x1", container="serve", reason="OOMKilled"}': 1},
+    ),
+    ("service", "Processes", 0, {"{}": 2}),
+    ("service", "Memory of the limit, fullest pod", 0, {"{}": 0.9}),
+    ("service", "Memory by pod", 0, {'{pod="r-case-serve-7d-x1"}': 100, '{pod="r-case-serve-7d-x2"}': 360}),
+    ("service", "Memory by pod", 1, {"{}": 400}),
+    ("service", "CPU by pod", 0, {'{pod="r-case-serve-7d-x1"}': 0.1}),
+    ("service", "CPU by pod", 1, {"{}": 0.05}),
+]
+
+
+def test_what_kubernetes_says_of_pods_is_found_by_component(tmp_path: Path) -> None:
+    given = [line.rpartition(" ") for line in PODS.strip().splitlines()]
+    series = [
+        {
+            "series": name.replace("{", '{namespace="n",'),
+            "values": f"{value}+6x120" if name.partition("{")[0].endswith("_total") else f"{value}x120",
+        }
+        for name, _, value in given
+    ]
+    expected = []
+    for name, title, index, answers in SEEN:
+        (panel,) = [panel for panel in panels(name) if panel["title"] == title]
+        here = {"namespace": "n", "component": "case-.+"}
+        samples = [
+            {"labels": labels if labels.startswith("{") else f'{{component="{labels}"}}', "value": value}
+            for labels, value in answers.items()
+        ]
+        query = plain(name, panel["targets"][index]["expr"], here)
+        expected.append({"expr": query, "eval_time": "100m", "exp_samples": samples})
+    scenario = {"interval": "1m", "input_series": series, "promql_expr_test": expected}
+    file = tmp_path / "pods.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [], "tests": [scenario]}))
+    alerts.run("test", "rules", file)
 
 
 @pytest.mark.parametrize(("name", "panel"), EVERY)

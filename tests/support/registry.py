@@ -1,5 +1,6 @@
 """docs/telemetry.md as data, with what the alert rules record: which series there are, and the labels of each."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Mapping
@@ -19,12 +20,22 @@ OF_CLUSTER = {
     "certmanager_": frozenset({"namespace", "exported_namespace"}),
 }
 """What those of Kubernetes have besides the labels that are written beside them; by the first that fits."""
+OF_A_CODE = re.compile(r"envoy_cluster_grpc_\d+")
+"""Counters of the gateway that begin when their code is seen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """A line of the registry: the labels that it may have, and whether an ordinary day has it."""
+
+    labels: frozenset[str]
+    ordinary: bool = True
 
 
 @functools.cache
-def metrics() -> Mapping[str, frozenset[str]]:
-    """Labels by name as Prometheus has it; a histogram by the names of its parts."""
-    found: dict[str, frozenset[str]] = {"up": SCRAPED}
+def metrics() -> Mapping[str, Series]:
+    """By the name that Prometheus has; a histogram without the endings of its parts."""
+    found = {"up": Series(SCRAPED)}
     columns: list[str] = []
     for line in (paths.REPO / "docs" / "telemetry.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
@@ -37,7 +48,8 @@ def metrics() -> Mapping[str, frozenset[str]]:
             own = frozenset(re.findall(r"`(\w+)`", row["labels"]))
             for name in re.findall(r"`(\w+)`", row["prometheus"]):
                 others = (more for start, more in OF_CLUSTER.items() if name.startswith(start))
-                found[name] = own | next(others, SCRAPED)
+                ordinary = row.get("seen", "journey").startswith("journey") and not OF_A_CODE.fullmatch(name)
+                found[name] = Series(own | next(others, SCRAPED), ordinary)
     return found
 
 
@@ -51,10 +63,19 @@ def labels(metric: str) -> frozenset[str]:
         rules = [rule for rule in _rules() if rule.get("record") == metric]
         if rules:
             return frozenset[str]().union(*(_answer(rule) for rule in rules))
-    found = metrics()
-    for part, more in (("", ()), ("_sum", ()), ("_count", ()), ("_bucket", ("le",))):
-        if (name := metric.removesuffix(part)) in found and metric.endswith(part):
-            return found[name] | frozenset(more)
+    found = _found(metric)
+    return found.labels | ({"le"} if metric.endswith("_bucket") else set())
+
+
+def ordinary(metric: str) -> bool:
+    """Whether a series is there on a day on which nothing goes wrong."""
+    return ":" in metric or _found(metric).ordinary
+
+
+def _found(metric: str) -> Series:
+    for part in ("", "_sum", "_count", "_bucket"):
+        if metric.endswith(part) and (name := metric.removesuffix(part)) in metrics():
+            return metrics()[name]
     raise ValueError(f"{metric} is not in docs/telemetry.md")
 
 
