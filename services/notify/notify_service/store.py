@@ -528,9 +528,9 @@ def anything_acting(tx: db.Transaction, agency: uuid.UUID) -> bool:
 
 _OLDEST_DUE = sa.text(
     """
-    SELECT min(coalesce(due_at, uuid_extract_timestamp(id))) FROM messages
+    SELECT min(coalesce(due_at, created_at)) FROM messages
     WHERE agency = (SELECT CAST(:agency AS uuid)) AND state IN ('REQUESTED', 'SCHEDULED', 'FAILED_RETRYABLE')
-      AND (due_at IS NULL OR due_at <= :now)
+      AND coalesce(due_at, created_at) <= :now
     """
 )
 _UNKNOWN = sa.text(
