@@ -141,7 +141,7 @@ def test_both_helms_and_argo_cd_render_my_values(tmp_path: Path) -> None:
 def test_argo_cd_applies_every_file_of_objects() -> None:
     included = of_kind("Application")["recupera-base"]["spec"]["source"]["directory"]["include"]
     names = {f"{name}.yaml" for name in re.sub(r"[{}]|\.yaml", "", included).split(",")}
-    assert names == {file for file, _ in objects()} - {"argocd.yaml"}
+    assert names == {file for file, _ in objects()} - {"argocd.yaml", "restore.yaml"}
     project = of_kind("AppProject")["recupera"]["spec"]
     allowed = {one["namespace"] for one in project["destinations"]}
     assert {one["metadata"].get("namespace") for file, one in objects() if file in names} - {None} <= allowed
