@@ -342,10 +342,10 @@ class Installation:
             )
             return time.monotonic() - started
 
-    def rollback(self, revision: int, *flags: str) -> float:
-        """`helm rollback --wait` to a revision; the seconds it took."""
+    def rollback(self) -> float:
+        """`helm rollback --wait` to the release before; the seconds it took."""
         started = time.monotonic()
-        self.helm("rollback", RELEASE, str(revision), "--wait", "--timeout", "10m", *flags)
+        self.helm("rollback", RELEASE, "--wait", "--timeout", "10m")
         return time.monotonic() - started
 
     def revisions(self) -> list[dict[str, Any]]:

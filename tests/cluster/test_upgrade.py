@@ -22,21 +22,25 @@ TABLE = "next_release_notes"
 pytestmark = pytest.mark.timeout(1500)
 
 
-def test_upgrade_with_migrations_under_load(installed: installation.Installation, tmp_path: Path) -> None:
+def test_upgrade_with_migrations(installed: installation.Installation, tmp_path: Path) -> None:
     assert migrated(installed) == []
-    before = installed.revisions()[-1]["revision"]
     with disturbed(installed, tmp_path, "upgrade"):
         took = installed.upgrade(changed={"image": installation.image_values(installed.settings.next_image)})
+    figures.note("helm upgrade --wait, each service with a migration", f"{took:.0f} s")
     assert migrated(installed) == list(ports.SERVICES)
     assert images(installed) == {installed.settings.next_image}
     assert not installed.restarts()
-    figures.note("helm upgrade --wait, all services with a migration", f"{took:.0f} s")
+
+
+def test_back_to_the_release_before(installed: installation.Installation, tmp_path: Path) -> None:
+    if images(installed) != {installed.settings.next_image}:
+        installed.upgrade(changed={"image": installation.image_values(installed.settings.next_image)})
     with disturbed(installed, tmp_path, "rollback"):
-        took = installed.rollback(before)
+        took = installed.rollback()
+    figures.note("helm rollback --wait", f"{took:.0f} s")
     assert migrated(installed) == list(ports.SERVICES), "a rollback undoes no migration"
     assert images(installed) == {installed.settings.image}
     assert not installed.restarts()
-    figures.note("helm rollback --wait", f"{took:.0f} s")
 
 
 def test_a_failing_migration_touches_no_pod(installed: installation.Installation, tmp_path: Path) -> None:

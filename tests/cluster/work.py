@@ -249,7 +249,7 @@ def copies_are_equal(installed: installation.Installation) -> None:
 
 
 def holds_are_whole(installed: installation.Installation, held: dict[str, list[str]]) -> None:
-    """What the writers of a load were told is there once, and its facts went out once and in order.
+    """What the writers of a load were told is there once, and its facts went out in order.
 
     `held`: of each case the names of the holds that were placed, one after another, each released before the next.
     """
@@ -269,7 +269,8 @@ def holds_are_whole(installed: installation.Installation, held: dict[str, list[s
     known: set[bytes] = set()
     versions: dict[uuid.UUID, int] = {}
     for fact in facts_of_case(installed):
-        assert fact.fact_id not in known, f"{fact.WhichOneof('fact')} was sent twice"
+        if fact.fact_id in known:  # at least once; those who read it know it by its id
+            continue
         known.add(fact.fact_id)
         match fact.WhichOneof("fact"):
             case "hold_changed":
