@@ -353,6 +353,7 @@ def _republish(program: Program[S], engine: db.Engine, agency: UUID | None) -> i
         raise clock.AgencyClockUnknown("the agency is not known here", agency=agency)
     if not known:
         say("no agency is known here: there is nothing to send")
+        return 0
     total, progress = 0, _Progress()
     for one in known if agency is None else [agency]:
         published = transactions = 0

@@ -315,19 +315,19 @@ def _topics(patient: Patient) -> Iterator[Finding]:
     security = getattr(patient.kafka, "security", "PLAINTEXT")
     yield Finding("kafka", Level.OK, f"answers in {took:.0f} ms, {security}")
     well = []
+    alike: dict[Finding, list[str]] = {}
     for name, topic in wanted.by_name.items():
         if name not in found:
-            yield Finding(
-                "topics",
-                Level.FAIL,
-                f"{name} is missing",
-                "run `python -m servicekit topics`, the topics job",
-            )
+            todo = "run `python -m servicekit topics`, the topics job"
+            alike.setdefault(Finding("topics", Level.FAIL, "missing", todo), []).append(name)
             continue
-        lines = list(_of_topic(name, topic, found[name], production=patient.production))
-        yield from lines
+        lines = list(_of_topic(topic, found[name], production=patient.production))
+        for line in lines:
+            alike.setdefault(line, []).append(name)
         if not lines:
             well.append(found[name])
+    for line, names in alike.items():
+        yield dataclasses.replace(line, text=f"{line.text}: {', '.join(names)}")
     if well:
         copies = "/".join(str(one) for one in sorted({one.copies for one in well}))
         insync = "/".join(str(one) for one in sorted({one.min_insync for one in well}))
@@ -338,28 +338,22 @@ def _topics(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _of_topic(name: str, topic: topics.Topic, found: kafka.Kept, *, production: bool) -> Iterator[Finding]:
+def _of_topic(topic: topics.Topic, found: kafka.Kept, *, production: bool) -> Iterator[Finding]:
+    """What is not right with one topic; said once for all of which it is true."""
     for line in kafka.differences(topic, found, None):
         if "partitions" in line:
             todo = "the number is part of the contract: growth is a new topic, see ADR 0005"
-            yield Finding("topics", Level.FAIL, f"{name}: {line}", todo)
+            yield Finding("topics", Level.FAIL, line, todo)
         else:
             todo = "set it with Kafka's tools (kafka-configs --alter), or change topics.yaml"
-            yield Finding("topics", Level.WARN, f"{name}: {line}", todo)
+            yield Finding("topics", Level.WARN, line, todo)
     if found.leaderless:
         yield Finding(
-            "topics",
-            Level.FAIL,
-            f"{name}: {found.leaderless} partitions without a leader",
-            "look at the brokers",
+            "topics", Level.FAIL, f"{found.leaderless} partitions without a leader", "look at the brokers"
         )
     elif found.lagging:
-        yield Finding(
-            "topics",
-            Level.WARN,
-            f"{name}: {found.lagging} partitions with a copy that is not in sync",
-            "look at the brokers: one is away or slow",
-        )
+        text = f"{found.lagging} partitions with a copy that is not in sync"
+        yield Finding("topics", Level.WARN, text, "look at the brokers: one is away or slow")
     unsafe = [
         text
         for is_so, text in (
@@ -373,16 +367,12 @@ def _of_topic(name: str, topic: topics.Topic, found: kafka.Kept, *, production: 
         if is_so
     ]
     if unsafe and production:
-        yield Finding(
-            "topics",
-            Level.FAIL,
-            f"{name}: {', '.join(unsafe)}",
-            "facts are lost with a broker: kafka-reassign-partitions for copies, kafka-configs for the rest",
+        todo = (
+            "facts are lost with a broker: kafka-reassign-partitions for copies, kafka-configs for the rest"
         )
+        yield Finding("topics", Level.FAIL, ", ".join(unsafe), todo)
     elif found.unclean:
-        yield Finding(
-            "topics", Level.WARN, f"{name}: unclean leader election", "unclean.leader.election.enable=false"
-        )
+        yield Finding("topics", Level.WARN, "unclean leader election", "unclean.leader.election.enable=false")
 
 
 def _lag(patient: Patient) -> Iterator[Finding]:
@@ -424,8 +414,10 @@ def _lag(patient: Patient) -> Iterator[Finding]:
                 text,
                 "it moves; more worker replicas, up to the partitions, move it faster",
             )
-        else:
+        elif behind:
             yield Finding("lag", Level.OK, text)
+    if idle := [name for name in names if not after[name][1] and not after[name][2]]:
+        yield Finding("lag", Level.OK, f"nothing waits in {', '.join(idle)}")
 
 
 def _behind(patient: Patient, names: Sequence[str]) -> Mapping[str, tuple[int, int, list[int]]]:
@@ -501,7 +493,8 @@ def _paused(patient: Patient) -> Iterator[Finding]:
             default=None,
         )
         text = f"{one.name} for {_span(age)}, by {one.paused_by}: {one.reason}"
-        todo = f"`python -m {patient.service}_service resume '{one.name}'`"
+        name = "'*'" if one.name == pausing.ALL else one.name
+        todo = f"`python -m {patient.service}_service resume {name}`"
         if kept is not None and age > kept / 2:
             yield Finding("paused", Level.FAIL, text, f"Kafka deletes its facts after {_span(kept)}: {todo}")
         else:
