@@ -1,8 +1,9 @@
 """Campaigns from the facts to the settled calls, through the real RPCs, worker handlers and loop."""
 
+import collections
 import dataclasses
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from dialer_service import domain, providers
+from dialer_service.usecases import loop
 from recupera.dialer.v1 import dialer_pb2, dialer_service_pb2
 from servicekit import dates, testing
 
@@ -292,9 +294,16 @@ def test_the_abandon_cap_pauses_the_campaign(dialer: Dialer) -> None:
 
 
 def test_an_answer_whose_agent_is_gone_is_abandoned_and_counted(
-    dialer: Dialer, case_service: CaseService
+    dialer: Dialer, case_service: CaseService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R25: safe harbour needs the number of abandoned calls."""
+    counted: collections.Counter[str] = collections.Counter()
+
+    class Answers:
+        def add(self, number: int, attributes: Mapping[str, str]) -> None:
+            counted[attributes["state"]] += number
+
+    monkeypatch.setattr(loop, "_answers", Answers())
     campaign = dialer.run(range(30), agents=1)
 
     def lose_the_agent() -> None:
@@ -308,6 +317,7 @@ def test_an_answer_whose_agent_is_gone_is_abandoned_and_counted(
         dialer.tick()
     found = dialer.campaign(campaign)
     assert found.abandoned_calls == found.live_answers > 0
+    assert counted == {"ABANDONED": found.abandoned_calls}
     abandoned = dialer.calls(state=Call.STATE_ABANDONED)
     assert len(abandoned) == found.abandoned_calls
     assert {call.rule for call in abandoned} == {"R25"}

@@ -12,7 +12,13 @@ from uuid import UUID
 
 from dialer_service import domain, store
 from dialer_service.usecases import campaigns, telling
-from servicekit import db
+from servicekit import db, telemetry
+
+_answers = telemetry.counter(
+    "recupera.dialer.live_answers",
+    "{call}",
+    "Calls that a person answered: CONNECTED to an agent, or ABANDONED",
+)
 
 
 def worked_campaigns(tx: db.Transaction, agency: UUID) -> Sequence[UUID]:
@@ -167,6 +173,8 @@ def _settle(
         telling.tell_call(tx, agency, call, now=now, business_date=business_date)
     numbers = collections.Counter(call.state for call, _ in ended)
     abandoned = numbers[domain.CallState.ABANDONED]
+    for state in (domain.CallState.CONNECTED, domain.CallState.ABANDONED):
+        tx.count(_answers, numbers[state], state=state.value)
     counted = store.count_calls(
         tx,
         agency,
