@@ -40,6 +40,7 @@ def rendered(*arguments: str, program: str = "helm4") -> Mapping[str, Json]:
     }
 
 
+@functools.cache
 def dashboard(name: str) -> Json:
     """A dashboard as Grafana reads it."""
     text = rendered("--set", "monitoring.dashboards.enabled=true")[name]["data"][f"{name}.json"]

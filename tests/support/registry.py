@@ -53,6 +53,7 @@ def metrics() -> Mapping[str, Series]:
     return found
 
 
+@functools.cache
 def labels(metric: str) -> frozenset[str]:
     """Labels that a series may have. Raises ValueError for one that is nowhere registered."""
     if metric == "ALERTS":
