@@ -336,6 +336,11 @@ class Consumer:
             self._note()
             if positioned := {p: offset for p, offset in lost.items() if p in self._positioned}:
                 raise RangeLost(positioned) from None
+        except driver_errors.RetriableError as error:
+            # The driver keeps most of these to itself, but not a refused connection on the way to its coordinator.
+            logger.warning("Kafka is away: polled again", extra={"reason": type(error).__name__})
+            time.sleep(timeout_ms / 1000)
+            polled = {}
         self._note()
         return {
             _ours(tp): [
