@@ -224,6 +224,21 @@ def test_workers_are_never_more_than_partitions() -> None:
         }
 
 
+def test_a_worker_that_starts_while_kafka_is_away_is_waited_for() -> None:
+    """Ready it is when Kafka gave it partitions; started and alive it is before."""
+    workers = [
+        one["spec"]["template"]["spec"]["containers"][0]
+        for one in rendered(MINIMAL)
+        if one["kind"] == "Deployment" and one["metadata"]["name"].endswith("-worker")
+    ]
+    assert len(workers) == 5
+    for worker in workers:
+        paths_asked = [
+            worker[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+        ]
+        assert paths_asked == ["/live", "/live", "/ready"]
+
+
 def test_who_is_scaled_has_no_number_of_its_own() -> None:
     full = CHART / "ci" / "full-values.yaml"
     servers, workers = objects("HorizontalPodAutoscaler", values=full), objects("ScaledObject", values=full)
