@@ -377,10 +377,9 @@ class Installation:
     # ---- looking at it -------------------------------------------------------------------------------------------
 
     def pods(self, component: str | None = None) -> list[dict[str, Any]]:
-        """Pods that are not ending, of all or of one component (case-serve, case-worker, .., gateway)."""
-        selector = f"app.kubernetes.io/instance={RELEASE}"
-        if component is not None:
-            selector += f",app.kubernetes.io/component={component}"
+        """Pods that are not ending, of all Deployments or of one component (case-serve, case-worker, .., gateway)."""
+        of = ", ".join([component] if component is not None else COMPONENTS)
+        selector = f"app.kubernetes.io/instance={RELEASE}, app.kubernetes.io/component in ({of})"
         found: list[dict[str, Any]] = self.get("pods", "--selector", selector)["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
@@ -470,11 +469,13 @@ class Installation:
             self.kubectl("get", "pods,jobs,hpa", "-o", "wide"),
             self.kubectl("get", "events", "--sort-by=.lastTimestamp")[-4000:],
         ]
-        for pod in self.pods():
+        for pod in self.get("pods")["items"]:
             ready = [one["ready"] for one in pod["status"].get("containerStatuses", [])]
             if not ready or not all(ready):
                 name = pod["metadata"]["name"]
-                parts.append(self.kubectl("logs", name, "--all-containers", "--tail=30", "--prefix"))
+                parts.append(
+                    self.kubectl("logs", name, "--all-containers", "--tail=30", "--prefix", "--ignore-errors")
+                )
         return "\n".join(parts)
 
 

@@ -55,7 +55,7 @@ def disturbed(installed: installation.Installation, folder: Path) -> Iterator[No
     """Calls, and days of a portfolio, while the block runs; after it no call has failed and all is right."""
     quiet = work.Work(installed, folder / "calls", debtors=20, days=1, seed=7)
     quiet.place()
-    busy = work.Work(installed, folder / "work", debtors=120, days=3, seed=11)
+    busy = work.Work(installed, folder / "work", debtors=60, days=2, seed=11)
     cases = quiet.cases()
     token = installed.token_of(quiet.agency)
     with load.running(installed.gateway_url, token=token, agency=str(quiet.agency), cases=cases) as calls:

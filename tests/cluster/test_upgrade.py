@@ -84,7 +84,7 @@ def disturbed(installed: installation.Installation, folder: Path, what: str) -> 
     """Calls and a portfolio's import and days while the block runs; after it no call has failed and all is right."""
     quiet = work.Work(installed, folder / f"{what}-calls", debtors=20, days=1, seed=7)
     quiet.place()
-    busy = work.Work(installed, folder / f"{what}-work", debtors=120, days=3, seed=11)
+    busy = work.Work(installed, folder / f"{what}-work", debtors=60, days=2, seed=11)
     cases = quiet.cases()
     token = installed.token_of(quiet.agency)
     with load.running(installed.gateway_url, token=token, agency=str(quiet.agency), cases=cases) as calls:
