@@ -74,7 +74,7 @@ def test_what_is_ours_is_not_masked(value: str) -> None:
 
 
 def test_everything_that_goes_out_was_limited_and_redacted() -> None:
-    defined = {"receivers": set(), "processors": set(), "exporters": set()}
+    defined: dict[str, set[str]] = {"receivers": set(), "processors": set(), "exporters": set()}
     for name, pipeline in CONFIGURATION["service"]["pipelines"].items():
         assert pipeline["processors"][:2] == ["memory_limiter", "redaction"], name
         assert pipeline["processors"][-1] == "batch"

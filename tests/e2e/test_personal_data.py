@@ -1,5 +1,5 @@
-"""After a day's work of two agencies, nothing that was said aloud names a person: no fact, no log line, no metric holds
-a name, document, e-mail address or telephone number of the portfolio (architecture.md §6, §9).
+"""After a day's work of two agencies, nothing that was said aloud names a person: no fact, log line, metric or span
+holds a name, document, e-mail address or telephone number of the portfolio (architecture.md §6, §9).
 """
 
 from __future__ import annotations
@@ -146,4 +146,16 @@ def test_no_metric_names_a_person(personal: set[bytes], whole: whole.Whole) -> N
             content = answer.read()
         assert b"recupera_" in content, f"{service}.{role} has no metrics"
         found += leaks(f"{service}.{role}", content, personal)
+    assert not found, found
+
+
+def test_no_span_and_no_pushed_metric_names_a_person(personal: set[bytes], whole: whole.Whole) -> None:
+    """As OpenTelemetry's own messages: names, attributes, events, resources."""
+    assert whole.collector is not None, "a platform that stood before pushes nothing: run without it"
+    assert whole.collector.spans()
+    found = [
+        leak
+        for one in whole.collector.requests()
+        for leak in leaks("otlp", one.SerializeToString(), personal)
+    ]
     assert not found, found

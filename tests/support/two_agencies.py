@@ -75,7 +75,7 @@ def worked(running: whole.Whole, key: str, folder: Path) -> Agency:
     own = token()
     gateway = gc.Gateway(base_url=running.url, token=lambda: own, agency=str(agency))
     plan = journey.Plan(portfolio=path, payments={}, days=[DAY], agents=2)
-    day = journey.Journey(gateway=gateway, plan=plan, work_dir=folder / key, say=print, patience=120)
+    day = journey.Journey(gateway=gateway, plan=plan, work_dir=folder / key, say=print, patience=300)
     day.run()
 
     message = next(iter(gateway.pages("messages", "messages", state="STATE_SENT")))["name"]

@@ -12,6 +12,7 @@ import httpx
 import psutil
 
 from recupera_local import platform, ports, tokens
+from support import otlp
 
 STANDING = "RECUPERA_TEST_PLATFORM"
 """State folder of a platform that stands already, whose ports RECUPERA_PORTS_FILE tells: used, and not stopped."""
@@ -20,8 +21,10 @@ STANDING = "RECUPERA_TEST_PLATFORM"
 class Whole:
     """A running platform, seen from outside: addresses, tokens, processes. No test may stop a part of it."""
 
-    def __init__(self, parts: platform.Platform) -> None:
+    def __init__(self, parts: platform.Platform, collector: otlp.Collector | None = None) -> None:
         self.parts = parts
+        self.collector = collector
+        """Takes the spans and metrics of all services; None where the platform stands already."""
         self.url = parts.gateway_url
         self.state_dir = parts.state_dir
 
@@ -49,9 +52,13 @@ def started(state_dir: Path) -> Iterator[Whole]:
     if STANDING in os.environ:
         yield Whole(platform.Platform(state_dir=Path(os.environ[STANDING]), ports=ports.table()))
         return
-    parts = platform.Platform(state_dir=state_dir, ports=ports.free())
+    collector = otlp.Collector()
+    parts = platform.Platform(
+        state_dir=state_dir, ports=ports.free(), environ={"RECUPERA_OTLP_ENDPOINT": collector.endpoint}
+    )
     parts.start()
     try:
-        yield Whole(parts)
+        yield Whole(parts, collector)
     finally:
         parts.stop()
+        collector.close()

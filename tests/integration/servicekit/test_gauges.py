@@ -193,8 +193,8 @@ def test_a_transaction_counts_when_it_commits(store: Callable[[str], Any]) -> No
         data = reader.get_metrics_data()
         if data is None:
             return {}
-        (metric,) = data.resource_metrics[0].scope_metrics[0].metrics
-        return {str(dict(point.attributes)["state"]): point.value for point in metric.data.data_points}
+        points: Any = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+        return {point.attributes["state"]: point.value for point in points}
 
     with db.begin(made.engine, agency=None) as tx:
         tx.count(counter, 2, state="GOOD")
