@@ -122,7 +122,7 @@ class Check:
         self._wait("the portfolio applied", applied)
 
         def found() -> dict[str, Any] | None:
-            cases = self._get("cases", contractReference=self._run).get("cases", [])
+            cases: list[dict[str, Any]] = self._get("cases", contractReference=self._run).get("cases", [])
             return cases[0] if cases else None
 
         case = self._wait("the case", found)
