@@ -125,7 +125,7 @@ class Check:
             cases: list[dict[str, Any]] = self._get("cases", contractReference=self._run).get("cases", [])
             return cases[0] if cases else None
 
-        case = self._wait("the case", found)
+        case: dict[str, Any] = self._wait("the case", found)
         if minor_of(case["openPrincipal"]) != sum(PRINCIPALS):
             raise CheckFailed(f"the case has {case['openPrincipal']} open, expected {sum(PRINCIPALS)} cents")
         self._say(f"a portfolio of {len(PRINCIPALS)} titles became a case")
