@@ -366,6 +366,19 @@ def test_service_away(tmp_path: Path) -> None:
         behind.close()
 
 
+def test_it_has_started_when_all_services_answered(tmp_path: Path) -> None:
+    behind = Behind(tmp_path)
+    try:
+        started = f"http://127.0.0.1:{behind.drain_port}/started"
+        waiting.until(lambda: httpx.get(started).status_code == 200)
+        behind.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        waiting.until(lambda: not behind.envoy.healthy())
+        assert httpx.get(started).status_code == 503  # it is young
+        waiting.until(lambda: httpx.get(started).status_code == 200, timeout=40)  # it does not wait for ever
+    finally:
+        behind.close()
+
+
 def test_before_its_end_it_says_goodbye_and_waits_for_calls_in_hand(tmp_path: Path) -> None:
     behind = Behind(tmp_path)
     try:
