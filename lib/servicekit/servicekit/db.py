@@ -324,8 +324,9 @@ class _Compiled:
         self._params: Callable[[Any], dict[str, Any]] = compiled.construct_params
         self._convert: Mapping[str, Callable[[Any], Any]] = compiled._bind_processors
         columns = compiled._result_columns or ()
-        processors = [column.type._cached_result_processor(dialect, None) for column in columns]
-        self._processors = processors if any(processors) else None
+        self._dialect = dialect
+        self._types = [column.type for column in columns]
+        self._processors: list[Callable[[Any], Any] | None] | None = None
         self._metadata = (
             SimpleResultMetaData(
                 [column.keyname for column in columns], extra=[column.objects for column in columns]
@@ -366,6 +367,11 @@ class _Compiled:
                 queue(driver, _SCOPE, ("" if agency is None else str(agency),))
                 cursor = queue(driver, self._text, values)
             rows = cursor.fetchall()
+            if self._processors is None:  # a numeric column's goes by what the driver says it is
+                self._processors = [
+                    kind._cached_result_processor(self._dialect, column.type_code)
+                    for kind, column in zip(self._types, cursor.description or (), strict=False)
+                ]
             metadata = self._metadata
             if metadata is None:
                 metadata = self._metadata = SimpleResultMetaData(
@@ -382,7 +388,7 @@ class _Compiled:
                 _readers[engine].append(driver)
             else:
                 driver.close()
-        if self._processors is not None:
+        if any(self._processors):
             rows = [
                 tuple(
                     value if process is None else process(value)

@@ -428,6 +428,20 @@ def test_a_statement_that_comes_again_gives_the_same_rows(store: Callable[..., A
     assert ledger.knob(made.engine, "a") is None
 
 
+def test_a_read_gives_the_types_of_its_columns_each_time(store: Callable[..., Any]) -> None:
+    statement = sa.select(
+        sa.cast(sa.bindparam("amount"), sa.Numeric(12, 2)).label("amount"),
+        sa.cast(sa.bindparam("share"), sa.Float).label("share"),
+        sa.cast(sa.bindparam("day"), sa.Date).label("day"),
+    )
+    params = {"amount": decimal.Decimal("0.10"), "share": 0.5, "day": datetime.date(2026, 1, 31)}
+    made = store()
+    for _ in range(3):  # through SQLAlchemy first, as text for the driver afterwards
+        (row,) = db.read(made.engine, agency=None, statement=statement, params=params)
+        assert row._asdict() == params
+        assert [type(value) for value in row] == [decimal.Decimal, float, datetime.date]
+
+
 def test_reads_from_many_threads(store: Callable[..., Any]) -> None:
     made = store()
     agencies = [ids.new() for _ in range(4)]
