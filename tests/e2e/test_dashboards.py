@@ -95,8 +95,10 @@ def prometheus(
 
 
 def may_be_empty(expression: str) -> bool:
-    """Whether a query asks for something that this day does not bring about: Kubernetes' series, alerts, and what
-    docs/telemetry.md says is only seen when something goes wrong."""
+    """Whether a query asks for something that this day does not bring about: Kubernetes' series, alerts, calls that
+    failed, and what docs/telemetry.md says is only seen when something goes wrong."""
+    if 'rpc_status!="OK"' in expression:
+        return True
     asked = {name for name, _ in promql.selectors(expression)} - set(OF_PROMETHEUS)
     return not asked or any(name.startswith(OF_CLUSTER) or not registry.ordinary(name) for name in asked)
 
