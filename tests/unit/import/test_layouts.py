@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import re
 import uuid
 import zlib
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from import_service import domain
@@ -316,7 +317,10 @@ def test_any_good_rows_in_any_dialect_are_read_as_they_were(
     )
     writer.writeheader()
     writer.writerows(written)
-    found = portfolio.read(out.getvalue().encode(encoding), piece=333)
+    content = out.getvalue().encode(encoding)
+    # Windows-1252 letters that happen to be UTF-8 as well are taken for it, as the layout says.
+    assume(encoding != "cp1252" or not re.search(rb"[\xc2-\xf4][\x80-\xbf]", content))
+    found = portfolio.read(content, piece=333)
     assert found.rejects == []
     read = found.good.select(list(rows[0])).to_dicts()
     assert read == rows
