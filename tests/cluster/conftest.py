@@ -8,6 +8,15 @@ import pytest
 from cluster import figures, installation
 
 
+ORDER = ("test_install", "test_upgrade", "test_scale", "test_network", "test_security", "test_faults")
+"""Faults come last: what they kill is counted as restarted from then on."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One installation goes through all, in this order."""
+    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else -1)
+
+
 @pytest.fixture(scope="session")
 def settings() -> installation.Settings:
     """What the suite was told; ends the run where something is missing."""

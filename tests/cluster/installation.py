@@ -338,14 +338,19 @@ class Installation:
             started = time.monotonic()
             self.helm(
                 *("upgrade", "--install", RELEASE, str(CHART), "--values", file.name),
-                *("--wait", "--timeout", timeout, *flags),
+                *("--wait", "--timeout", timeout, *self.forced, *flags),
             )
             return time.monotonic() - started
+
+    @property
+    def forced(self) -> Sequence[str]:
+        """Helm 4 applies on the server, where `kubectl scale` owns the number that it has set."""
+        return () if self.settings.helm == "helm3" else ("--force-conflicts",)
 
     def rollback(self) -> float:
         """`helm rollback --wait` to the release before; the seconds it took."""
         started = time.monotonic()
-        self.helm("rollback", RELEASE, "--wait", "--timeout", "10m")
+        self.helm("rollback", RELEASE, "--wait", "--timeout", "10m", *self.forced)
         return time.monotonic() - started
 
     def revisions(self) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def test_back_to_the_release_before(installed: installation.Installation, tmp_pa
 
 
 def test_a_failing_migration_touches_no_pod(installed: installation.Installation, tmp_path: Path) -> None:
-    before = installation.names(installed.pods())
+    before = at_rest(installed)
     bad = installation.image_values(installed.settings.bad_image)
     failing = pytest.raises(installation.CommandFailed, match="recupera-migrate-agreement")
     with disturbed(installed, tmp_path, "bad migration"), failing:
@@ -71,11 +71,15 @@ def test_a_release_that_does_not_start_is_taken_back(
 def test_an_image_that_is_not_there_is_taken_back(
     installed: installation.Installation, tmp_path: Path
 ) -> None:
-    before = installation.names(installed.pods())
+    before = at_rest(installed)
     missing = installation.image_values(installed.settings.image) | {"tag": "not-there"}
     with disturbed(installed, tmp_path, "missing image"), pytest.raises(installation.CommandFailed):
         installed.upgrade(*back(installed), changed={"image": missing}, timeout="30s")
-    assert installation.names(installed.pods()) == before
+    installation.until(
+        "the pods of before, and no others",
+        lambda: installation.names(installed.pods()) == before,
+        seconds=60,
+    )
     assert images(installed) == {installed.settings.image}
 
 
@@ -101,6 +105,18 @@ def disturbed(installed: installation.Installation, folder: Path, what: str) -> 
 def back(installed: installation.Installation) -> list[str]:
     """Helm's flag to go back by itself, which has another name since 4."""
     return ["--atomic"] if installed.settings.helm == "helm3" else ["--rollback-on-failure"]
+
+
+def at_rest(installed: installation.Installation) -> list[str]:
+    """Names of the pods once the release before has no more of its own."""
+    seen: list[list[str]] = []
+
+    def same() -> list[str] | None:
+        seen.append(installation.names(installed.pods()))
+        return seen[-1] if len(seen) > 5 and seen[-1] == seen[-6] else None
+
+    found: list[str] = installation.until("pods that stay the same", same, seconds=120)
+    return found
 
 
 def migrated(installed: installation.Installation) -> list[str]:

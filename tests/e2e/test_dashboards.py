@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -109,7 +110,20 @@ def test_every_query_of_a_dashboard_answers(prometheus: Prometheus, name: str) -
     asked = [
         (title, dashboards.plain(name, expression, here)) for title, expression in dashboards.queries(name)
     ]
-    silent = [
-        f"{title}: {query}" for title, query in asked if not prometheus.ask(query) and not may_be_empty(query)
-    ]
-    assert not silent, "\n".join(silent)
+
+    def silent() -> list[str]:
+        return [
+            f"{title}: {query}"
+            for title, query in asked
+            if not prometheus.ask(query) and not may_be_empty(query)
+        ]
+
+    left: list[str] = []
+
+    def answered() -> bool:
+        left[:] = silent()
+        return not left
+
+    with contextlib.suppress(AssertionError):
+        waiting.until(answered, timeout=60)
+    assert not left, "\n".join(left)
