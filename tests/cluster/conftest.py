@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 from cluster import figures, installation
 
-
 ORDER = ("test_install", "test_upgrade", "test_scale", "test_network", "test_security", "test_faults")
 """Faults come last: what they kill is counted as restarted from then on."""
 
