@@ -23,6 +23,7 @@ from recupera.case.v1 import case_service_pb2, case_service_pb2_grpc
 from recupera.dialer.v1 import dialer_service_pb2, dialer_service_pb2_grpc
 from recupera.imports.v1 import imports_service_pb2, imports_service_pb2_grpc
 from recupera.notify.v1 import notify_service_pb2, notify_service_pb2_grpc
+from support import waiting
 
 DEADLINE = 10.0
 PAUSE = 0.04
@@ -80,11 +81,11 @@ class Load:
     def wait_for_calls(self, more: int, *, seconds: float = 60.0) -> None:
         """Until this many more calls were made: the load is under way."""
         wanted = self.calls + len(self.failures) + more
-        end = time.monotonic() + seconds
-        while self.calls + len(self.failures) < wanted:
-            if time.monotonic() > end:
-                raise AssertionError(f"the load does not get on: {self.failed()}")
-            time.sleep(0.05)
+        waiting.until(
+            lambda: self.calls + len(self.failures) >= wanted,
+            timeout=seconds,
+            what=f"{more} more calls; failed so far: {self.failed()}",
+        )
 
     def _run(self, calls: Iterator[tuple[str, Callable[[], object]]], close: Callable[[], None]) -> None:
         """One thread: one call after another."""

@@ -31,8 +31,8 @@ import os, time
 while True:  # many small ones: it is the worker that the kernel finds to be the largest
     if not os.fork():
         held = b"x" * (24 << 20)
-        time.sleep(120)
-    time.sleep(0.02)
+        time.sleep(120)  # the memory is held: nobody waits for this
+    time.sleep(0.02)  # the pace at which the container fills
 """
 
 pytestmark = pytest.mark.timeout(900)

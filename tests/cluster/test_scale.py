@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import kafka
 import pytest
-from cluster import figures, installation, load, work
+from cluster import installation, work
 
 from servicekit import topics
 
@@ -24,7 +22,7 @@ def test_servers_and_workers_go_from_one_to_three_and_back(
     for component in SERVERS:
         installed.scale(component, 1)
     all_partitions = {component: partitions_of(component) for component in WORKERS}
-    with disturbed(installed, tmp_path, "one to three and back"):
+    with work.disturbed(installed, tmp_path, "one to three and back"):
         for component in (*SERVERS, *WORKERS):
             installed.scale(component, 3)
         for component in WORKERS:
@@ -44,28 +42,10 @@ def test_servers_follow_their_load(installed: installation.Installation, tmp_pat
     serve = {"resources": {"requests": {"cpu": "50m"}}, "autoscaling": scaled}
     installed.upgrade(changed={"services": {"case": {"serve": serve}}})
     installation.until("one server while there is no load", lambda: running(installed) == 1, seconds=300)
-    with disturbed(installed, tmp_path, "scaling by load"):
+    with work.disturbed(installed, tmp_path, "scaling by load"):
         installation.until("three servers under load", lambda: running(installed) == 3, seconds=300)
     installation.until("one server after the load", lambda: running(installed) == 1, seconds=300)
     installed.upgrade()
-
-
-@contextmanager
-def disturbed(installed: installation.Installation, folder: Path, what: str) -> Iterator[None]:
-    """Calls, and days of a portfolio, while the block runs; after it no call has failed and all is right."""
-    quiet = work.Work(installed, folder / "calls", debtors=20, days=1, seed=7)
-    quiet.place()
-    busy = work.Work(installed, folder / "work", debtors=60, days=2, seed=11)
-    cases = quiet.cases()
-    token = installed.token_of(quiet.agency)
-    with load.running(installed.gateway_url, token=token, agency=str(quiet.agency), cases=cases) as calls:
-        calls.wait_for_calls(50)
-        with busy.working(place=True):
-            yield
-    assert not calls.failures, f"{calls.summary()}\n{calls.failed()}"
-    figures.note(f"calls during: {what}", calls.summary())
-    busy.check()
-    work.holds_are_whole(installed, calls.holds)
 
 
 def running(installed: installation.Installation) -> int:

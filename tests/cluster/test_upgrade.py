@@ -6,13 +6,11 @@ fails, one that does not start, one whose image is not there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from cluster import figures, installation, load, work
+from cluster import figures, installation, work
 
 from recupera_local import ports
 
@@ -24,7 +22,7 @@ pytestmark = pytest.mark.timeout(1500)
 
 def test_upgrade_with_migrations(installed: installation.Installation, tmp_path: Path) -> None:
     assert migrated(installed) == []
-    with disturbed(installed, tmp_path, "upgrade"):
+    with work.disturbed(installed, tmp_path, "upgrade"):
         took = installed.upgrade(changed={"image": installation.image_values(installed.settings.next_image)})
     figures.note("helm upgrade --wait, each service with a migration", f"{took:.0f} s")
     assert migrated(installed) == list(ports.SERVICES)
@@ -35,7 +33,7 @@ def test_upgrade_with_migrations(installed: installation.Installation, tmp_path:
 def test_back_to_the_release_before(installed: installation.Installation, tmp_path: Path) -> None:
     if images(installed) != {installed.settings.next_image}:
         installed.upgrade(changed={"image": installation.image_values(installed.settings.next_image)})
-    with disturbed(installed, tmp_path, "rollback"):
+    with work.disturbed(installed, tmp_path, "rollback"):
         took = installed.rollback()
     figures.note("helm rollback --wait", f"{took:.0f} s")
     assert migrated(installed) == list(ports.SERVICES), "a rollback undoes no migration"
@@ -47,7 +45,7 @@ def test_a_failing_migration_touches_no_pod(installed: installation.Installation
     before = at_rest(installed)
     bad = installation.image_values(installed.settings.bad_image)
     failing = pytest.raises(installation.CommandFailed, match="recupera-migrate-agreement")
-    with disturbed(installed, tmp_path, "bad migration"), failing:
+    with work.disturbed(installed, tmp_path, "bad migration"), failing:
         installed.upgrade(changed={"image": bad})
     assert installation.names(installed.pods()) == before
     assert installed.revisions()[-1]["status"] == "failed"
@@ -58,7 +56,7 @@ def test_a_failing_migration_touches_no_pod(installed: installation.Installation
 def test_a_release_that_does_not_start_is_taken_back(
     installed: installation.Installation, tmp_path: Path
 ) -> None:
-    with disturbed(installed, tmp_path, "broken release"), pytest.raises(installation.CommandFailed):
+    with work.disturbed(installed, tmp_path, "broken release"), pytest.raises(installation.CommandFailed):
         installed.upgrade(
             *back(installed),
             changed={"image": installation.image_values(installed.settings.broken_image)},
@@ -73,7 +71,7 @@ def test_an_image_that_is_not_there_is_taken_back(
 ) -> None:
     before = at_rest(installed)
     missing = installation.image_values(installed.settings.image) | {"tag": "not-there"}
-    with disturbed(installed, tmp_path, "missing image"), pytest.raises(installation.CommandFailed):
+    with work.disturbed(installed, tmp_path, "missing image"), pytest.raises(installation.CommandFailed):
         installed.upgrade(*back(installed), changed={"image": missing}, timeout="30s")
     installation.until(
         "the pods of before, and no others",
@@ -81,25 +79,6 @@ def test_an_image_that_is_not_there_is_taken_back(
         seconds=60,
     )
     assert images(installed) == {installed.settings.image}
-
-
-@contextmanager
-def disturbed(installed: installation.Installation, folder: Path, what: str) -> Iterator[None]:
-    """Calls and a portfolio's import and days while the block runs; after it no call has failed and all is right."""
-    quiet = work.Work(installed, folder / f"{what}-calls", debtors=20, days=1, seed=7)
-    quiet.place()
-    busy = work.Work(installed, folder / f"{what}-work", debtors=60, days=2, seed=11)
-    cases = quiet.cases()
-    token = installed.token_of(quiet.agency)
-    with load.running(installed.gateway_url, token=token, agency=str(quiet.agency), cases=cases) as calls:
-        calls.wait_for_calls(100)
-        with busy.working(place=True):
-            yield
-        calls.wait_for_calls(100)
-    assert not calls.failures, f"{calls.summary()}\n{calls.failed()}"
-    figures.note(f"calls during: {what}", calls.summary())
-    busy.check()
-    work.holds_are_whole(installed, calls.holds)
 
 
 def back(installed: installation.Installation) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import kafka
 import sqlalchemy as sa
-from cluster import installation
+from cluster import figures, installation, load
 
 from recupera.case.v1 import case_facts_pb2, case_pb2
 from recupera_local import examples, ports, recount
@@ -322,3 +322,22 @@ def _rows(engine: sa.Engine, query: str) -> Sequence[sa.Row[tuple[object, ...]]]
         found = connection.execute(sa.text(query)).all()
     engine.dispose()
     return found
+
+
+@contextmanager
+def disturbed(installed: installation.Installation, folder: Path, what: str) -> Iterator[None]:
+    """Calls and a portfolio's import and days while the block runs; after it no call has failed and all is right."""
+    quiet = Work(installed, folder / f"{what}-calls", debtors=20, days=1, seed=7)
+    quiet.place()
+    busy = Work(installed, folder / f"{what}-work", debtors=60, days=2, seed=11)
+    cases = quiet.cases()
+    token = installed.token_of(quiet.agency)
+    with load.running(installed.gateway_url, token=token, agency=str(quiet.agency), cases=cases) as calls:
+        calls.wait_for_calls(100)
+        with busy.working(place=True):
+            yield
+        calls.wait_for_calls(100)
+    assert not calls.failures, f"{calls.summary()}\n{calls.failed()}"
+    figures.note(f"calls during: {what}", calls.summary())
+    busy.check()
+    holds_are_whole(installed, calls.holds)

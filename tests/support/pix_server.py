@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import datetime
 import http.server
-import ipaddress
 import json
 import re
 import secrets
@@ -21,11 +20,8 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from agreement_service.domain import pix
+from support import certificates
 
 PROBLEMS = "https://pix.bcb.gov.br/api/v2/error"
 TXID = re.compile(r"[a-zA-Z0-9]{26,35}")
@@ -35,57 +31,6 @@ REMOVED = "REMOVIDA_PELO_USUARIO_RECEBEDOR"
 CLIENT_ID = "recupera"
 CLIENT_SECRET = "a secret of the tests"
 KEY = "7f1b8f8c-9c1c-4f4e-8f0e-3a1d6b1f2c3d"
-
-
-class Authority:
-    """A certificate authority of the tests: files in a folder."""
-
-    def __init__(self, folder: Path, name: str = "test CA") -> None:
-        self.folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        constraints = x509.BasicConstraints(ca=True, path_length=0)
-        certificate = (
-            self._builder(self._name, self._key.public_key())
-            .add_extension(constraints, critical=True)
-            .sign(self._key, hashes.SHA256())
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        self.file = folder / "ca.pem"
-        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Certificate and private key for a server or client on this machine."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        made = (
-            self._builder(subject, key.public_key())
-            .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
-        certificate, private = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-        private.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return certificate, private
-
-    def _builder(self, subject: x509.Name, key: Any) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=30))
-        )
 
 
 @dataclasses.dataclass
@@ -106,8 +51,9 @@ class PixServer:
     def __init__(self, folder: Path, *, today: datetime.date, token_lifetime: int = 3600) -> None:
         self.today = today
         self.token_lifetime = token_lifetime
-        self.authority = Authority(folder)
-        self.client = self.authority.issue("client")
+        self.authority = certificates.Authority(folder)
+        client = self.authority.sign("client", "127.0.0.1")
+        self.client = (client.certificate, client.key)
         self.charges: dict[str, dict[str, Any]] = {}
         self.kinds: dict[str, str] = {}
         self.tokens: set[str] = set()
@@ -118,9 +64,9 @@ class PixServer:
         self.lock = threading.Lock()
         self.awake = threading.Event()
         self.awake.set()
-        certificate, key = self.authority.issue("server")
+        server = self.authority.sign("server", "127.0.0.1")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(server.certificate, server.key)
         context.load_verify_locations(self.authority.file)
         context.verify_mode = ssl.CERT_REQUIRED
         bank = self

@@ -179,7 +179,4 @@ _OPEN_DAY = sa.text(
     "UPDATE agency_clock SET business_date = :date WHERE agency = :agency AND business_date < :date"
 )
 _AGENCIES = sa.select(TABLE.c.agency).order_by(TABLE.c.agency)
-_EVERY = sa.text(  # as text: what SQLAlchemy would make of the speed, db.read leaves to the driver
-    "SELECT agency, time_zone, simulated, base_machine, base_agency, speed, business_date, version"
-    " FROM agency_clock ORDER BY agency"
-)
+_EVERY = sa.select(TABLE).order_by(TABLE.c.agency)

@@ -75,13 +75,7 @@ class Patient:
     @property
     def catalog(self) -> topics.Catalog:
         """Those that the service writes or reads."""
-        return topics.Catalog(
-            [
-                one
-                for one in topics.catalog().by_name.values()
-                if self.service in (one.producer, *one.consumers) or one.name == topics.DEAD_LETTERS
-            ]
-        )
+        return topics.catalog().used_by(self.service)
 
     @property
     def consumed(self) -> list[topics.Topic]:

@@ -62,7 +62,7 @@ class ChecksumsTooSlow(Exception):
     """The C checksum is missing: everything would work, fifty times slower (platform.md)."""
 
 
-class Unreachable(driver_errors.KafkaTimeoutError):  # type: ignore[misc]
+class Unreachable(driver_errors.KafkaTimeoutError):  # type: ignore[misc] # kafka-python has no types
     """No broker let us in; the text says what the last one answered: its certificate, our password, no answer."""
 
 
@@ -105,7 +105,7 @@ Where = settings_module.Brokers | str
 def _looked_up(mechanism: type[SaslMechanism]) -> type[SaslMechanism]:
     """A mechanism that may be given a function for its password, and calls it at each authentication."""
 
-    class LookedUp(mechanism):  # type: ignore[misc]
+    class LookedUp(mechanism):  # type: ignore[misc] # kafka-python has no types
         def __init__(self, **config: Any) -> None:
             password = config["sasl_plain_password"]
             super().__init__(
@@ -253,7 +253,7 @@ class Producer:
             logger.warning("producer did not close in order", extra={"reason": type(error).__name__})
 
 
-class _Noted(ConsumerRebalanceListener):  # type: ignore[misc]
+class _Noted(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python has no types
     """Runs on the consumer's I/O thread: notes, and calls nothing."""
 
     def __init__(self) -> None:

@@ -275,7 +275,7 @@ def _values(
             before = len(missing)
             inner = _values(kind, environ, service, missing)
             if len(missing) == before:
-                values[field.name] = kind(**inner)  # type: ignore[operator]
+                values[field.name] = kind(**inner)  # type: ignore[operator] # a dataclass, as asked above
             continue
         variable = PREFIX + (setting.variable or field.name.upper()).format(SERVICE=service)
         text = environ.get(variable, "").strip()

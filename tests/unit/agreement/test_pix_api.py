@@ -13,7 +13,7 @@ from agreement_service import providers
 from agreement_service.domain import cobv, pix
 from agreement_service.providers import pix_api
 from servicekit import settings
-from support import pix_server
+from support import certificates, pix_server
 
 TODAY = datetime.date(2026, 11, 20)
 DUE = datetime.date(2026, 12, 10)
@@ -202,9 +202,11 @@ def test_wrong_client_credentials(server, tmp_path):
 
 
 def test_a_certificate_of_another_authority_is_not_let_in(server, tmp_path):
-    stranger = pix_server.Authority(tmp_path / "stranger", "stranger")
-    certificate, key = stranger.issue("client")
-    bank = pix_api.PixApi(access(server, tmp_path, certificate_file=certificate, private_key_file=key))
+    stranger = certificates.Authority(tmp_path / "stranger", "stranger")
+    signed = stranger.sign("client", "127.0.0.1")
+    bank = pix_api.PixApi(
+        access(server, tmp_path, certificate_file=signed.certificate, private_key_file=signed.key)
+    )
     with pytest.raises(pix_api.PixUnavailable):
         bank.register(order())
     bank.close()
@@ -216,7 +218,7 @@ def test_a_certificate_of_another_authority_is_not_let_in(server, tmp_path):
 
 
 def test_a_key_that_is_not_the_certificates_fails_at_start(server, tmp_path):
-    _, key = server.authority.issue("other")
+    key = server.authority.sign("other", "127.0.0.1").key
     with pytest.raises(ssl.SSLError):
         pix_api.PixApi(access(server, tmp_path, private_key_file=key))
 
