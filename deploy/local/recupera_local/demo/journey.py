@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from recupera_local import gateway_client as gc
+
+T = TypeVar("T")
 
 TIME_ZONE = "America/Sao_Paulo"
 # 10:00 in Sao Paulo: inside the calling window of every Brazilian state (R01, R02) and of Portugal (R16).
@@ -138,13 +140,22 @@ class Journey:
                 "requestId": self.request_id("clock", day),
             },
         )
+        gc.wait_for(
+            "the clock known to every service that is asked for sums",
+            lambda: self._where_known(
+                lambda: [self.gateway.get(f"{what}:summarize") for what in ("money", "messages", "calls")]
+            ),
+            seconds=self.patience,
+        )
 
     def upload(self, path: Path, kind: str) -> dict[str, Any]:
         """Upload a file and follow it until its rows are applied."""
         with self.stage(f"import {kind.lower()}") as stage:
             try:
                 name = gc.wait_for(
-                    f"{path.name} uploaded", lambda: self._upload(path, kind), seconds=self.patience
+                    f"{path.name} uploaded",
+                    lambda: self._where_known(lambda: self._upload(path, kind)),
+                    seconds=self.patience,
                 )
             except gc.CallRefused as refused:
                 known = next(
@@ -174,11 +185,15 @@ class Journey:
         )
         return batch
 
-    def _upload(self, path: Path, kind: str) -> str | None:
-        """The batch's name; None while the agency's clock, set a moment ago, is not known everywhere."""
+    def _upload(self, path: Path, kind: str) -> str:
+        """The batch's name."""
+        request_id = self.request_id("upload", path.name)
+        return str(self.gateway.upload(path=path, kind=kind, requestId=request_id)["name"])
+
+    def _where_known(self, call: Callable[[], T]) -> T | None:
+        """What `call` answers; None while the agency's clock, set a moment ago, is on its way to who is asked."""
         try:
-            request_id = self.request_id("upload", path.name)
-            return str(self.gateway.upload(path=path, kind=kind, requestId=request_id)["name"])
+            return call()
         except gc.CallRefused as refused:
             if refused.reason != "AGENCY_CLOCK_UNKNOWN":
                 raise
