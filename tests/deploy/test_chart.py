@@ -222,6 +222,8 @@ def test_workers_are_never_more_than_partitions() -> None:
         assert {trigger["metadata"]["consumerGroup"] for trigger in spec["triggers"]} == {
             f"recupera.{service}"
         }
+        scaled = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+        assert scaled == {"scaleDown": {"stabilizationWindowSeconds": 300}}
 
 
 def test_a_worker_that_starts_while_kafka_is_away_is_waited_for() -> None:
