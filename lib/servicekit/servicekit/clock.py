@@ -102,6 +102,12 @@ class AgencyClock:
         """The calendar date in the agency's zone (the business date may lag or lead it)."""
         return self.now(machine).astimezone(self.zone).date()
 
+    def due_date(self, *, hour: int, machine: datetime.datetime | None = None) -> datetime.date:
+        """The business date that should be open, days opening at ``hour`` o'clock (0 to 23) in the agency's zone:
+        yesterday's date before that, today's from then on.
+        """
+        return (self.now(machine).astimezone(self.zone) - datetime.timedelta(hours=hour)).date()
+
 
 def read(tx: db.Transaction, agency: uuid.UUID) -> AgencyClock:
     """The agency's clock as stored. Raises ``AgencyClockUnknown``."""
@@ -154,10 +160,16 @@ def every(engine: sa.Engine) -> list[AgencyClock]:
     return [from_row(row._mapping) for row in db.read(engine, agency=None, statement=_EVERY, params={})]
 
 
-def days_behind(engine: sa.Engine) -> int:
-    """Most days by which an agency's business date is behind its local date; simulated clocks do not count."""
+def days_behind(engine: sa.Engine, *, hour: int) -> int:
+    """Most days by which an agency's business date is behind the date that should be open, days opening at ``hour``
+    o'clock (``AgencyClock.due_date``); 0 where none is. Simulated clocks do not count.
+    """
     return max(
-        ((clock.local_date() - clock.business_date).days for clock in every(engine) if not clock.simulated),
+        (
+            max((clock.due_date(hour=hour) - clock.business_date).days, 0)
+            for clock in every(engine)
+            if not clock.simulated
+        ),
         default=0,
     )
 

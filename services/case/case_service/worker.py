@@ -26,7 +26,7 @@ _late = telemetry.counter(
     "recupera.case.late_slices", "{slice}", "Slices of the daily run found late, at each look"
 )
 _behind = telemetry.gauge(
-    "recupera.case.days_behind", "{day}", "Most days by which a business date is behind the local date"
+    "recupera.case.days_behind", "{day}", "Most days by which a business date is behind the one that is due"
 )
 _open = telemetry.gauge(
     "recupera.case.day_slices_open", "{slice}", "Slices of the open business days that are not done"
@@ -217,7 +217,7 @@ class CaseWorker(host.Worker):
     @host.looks_at(_behind, _open)
     def look_at_days(self) -> None:
         """How far the business days are."""
-        _behind.show([(clock.days_behind(self.engine), {})])
+        _behind.show([(clock.days_behind(self.engine, hour=self.wiring.day_opens_hour), {})])
         open_slices = 0
         for agency in clock.agencies(self.engine):
             with db.begin(self.engine, agency=agency) as tx:

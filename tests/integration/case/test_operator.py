@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
+from opentelemetry.metrics import CallbackOptions
 
 from case_service import __main__ as main
 from case_service import worker
@@ -188,6 +189,40 @@ def test_a_date_opens_at_its_hour_in_the_agencys_zone(house: House, machine: Mac
     assert due(agency) == DATE + 9 * DAY  # the dates between are passed over
     machine.now = NOW + 5 * DAY  # the machine's clock was wrong: nothing goes back
     assert due(agency) is None
+
+
+@pytest.mark.parametrize(
+    ("zone", "opens"),
+    [
+        ("America/Sao_Paulo", NOW.replace(day=3, hour=9, minute=0)),
+        ("Pacific/Kiritimati", NOW.replace(day=3, hour=16, minute=0)),  # 06:00 of the 4th there
+    ],
+)
+def test_an_agency_is_not_behind_before_its_hour(
+    house: House, machine: Machine, zone: str, opens: datetime.datetime
+) -> None:
+    """The gauge and the timer go by the same rule, `clock.AgencyClock.due_date`."""
+    agency = real(house, machine, zone)
+    made = worker.Wiring(slices=house.cut, late_slice_minutes=10, day_opens_hour=6)
+    looking = delivery.instance(worker.CaseWorker, engine=house.engine, wiring=made)
+
+    def behind() -> list[float]:
+        looking.look_at_days()
+        return [one.value for one in worker._behind._observe(CallbackOptions())]
+
+    machine.now = opens - datetime.timedelta(minutes=1)
+    assert behind() == [0]
+    machine.now = opens
+    assert behind() == [1]
+    machine.now = opens + DAY - datetime.timedelta(minutes=1)
+    assert behind() == [1]
+    machine.now = opens + DAY
+    assert behind() == [2]
+    tick(house, day_opens_hour=6)
+    assert behind() == [0]
+    with db.begin(agency.engine, agency=agency.agency) as tx:
+        days.run_day(tx, agency.agency, date=DATE + 5 * DAY)
+    assert behind() == [0]  # ahead is not behind
 
 
 def test_the_timer_leaves_simulated_clocks_alone_and_one_bad_agency_does_not_keep_others(

@@ -61,6 +61,27 @@ def test_the_local_date_is_the_zones() -> None:
     assert simulated("1").local_date(MACHINE + datetime.timedelta(minutes=30)) == datetime.date(2030, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("zone", "hour", "opens"),
+    [
+        ("America/Sao_Paulo", 0, "2026-11-22T03:00+00:00"),
+        ("America/Sao_Paulo", 6, "2026-11-22T09:00+00:00"),
+        ("America/Sao_Paulo", 23, "2026-11-23T02:00+00:00"),  # in UTC the next date has begun
+        ("Pacific/Kiritimati", 5, "2026-11-21T15:00+00:00"),  # in UTC it is still the date before
+        ("Europe/Lisbon", 0, "2026-11-22T00:00+00:00"),
+    ],
+)
+def test_a_date_is_due_from_its_hour_on_in_the_agencys_zone(zone: str, hour: int, opens: str) -> None:
+    date = datetime.date(2026, 11, 22)
+    at = datetime.datetime.fromisoformat(opens)
+    real = clock.AgencyClock(agency=AGENCY, time_zone=zone, business_date=date, version=1)
+    minute, day = datetime.timedelta(minutes=1), datetime.timedelta(days=1)
+    assert real.due_date(hour=hour, machine=at - minute) == date - day
+    assert real.due_date(hour=hour, machine=at) == date
+    assert real.due_date(hour=hour, machine=at + day - minute) == date
+    assert real.due_date(hour=hour, machine=at + day) == date + day
+
+
 @given(
     st.decimals("0", "100000", places=3),
     st.integers(0, 10**6),

@@ -57,7 +57,7 @@ def open_due(tx: db.Transaction, agency: uuid.UUID, *, hour: int) -> datetime.da
     clock is left to those who set it, and the first date of an agency to its people. Raises AgencyClockUnknown.
     """
     known = clock.read(tx, agency)
-    date = (known.now().astimezone(known.zone) - datetime.timedelta(hours=hour)).date()
+    date = known.due_date(hour=hour)
     if known.simulated or date <= known.business_date:
         return None
     run_day(tx, agency, date=date)
