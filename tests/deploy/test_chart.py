@@ -303,6 +303,31 @@ def test_every_workload_has_a_policy_of_its_own_and_the_default_denies() -> None
     assert reached == ["case-serve"]
 
 
+def test_the_gateway_is_probed_where_no_pod_may_ask_and_read_where_it_cannot_be_stopped() -> None:
+    pod = objects("Deployment")["r-gateway"]["spec"]["template"]["spec"]
+    [envoy], [configuration] = pod["containers"], pod["initContainers"]
+    told = {one["name"]: one["containerPort"] for one in envoy["ports"]}
+    assert set(told) == {"http", "metrics", "kubelet"}
+    written = dict(argument.split("=", 1) for argument in configuration["args"] if "-port=" in argument)
+    assert written == {
+        "--port": str(told["http"]),
+        "--metrics-port": str(told["metrics"]),
+        "--kubelet-port": str(told["kubelet"]),
+    }
+    asked = [envoy[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")]
+    asked.append(envoy["lifecycle"]["preStop"]["httpGet"])
+    assert asked == [{"port": "kubelet", "path": path} for path in ("/started", "/ready", "/ready", "/drain")]
+    monitored = ("--set-json", 'networkPolicy.metricsFrom=[{"podSelector": {}}]')
+    policies = objects("NetworkPolicy", *monitored)
+    let_in = {
+        port["port"]
+        for name in ("r-default", "r-gateway")
+        for rule in policies[name]["spec"]["ingress"]
+        for port in rule["ports"]
+    }
+    assert let_in == {"http", "metrics"}
+
+
 def test_the_table_of_values_is_as_the_values_are() -> None:
     readme = (CHART / "README.md").read_text()
     assert values_table.readme(readme) == readme, "make format writes it"

@@ -195,12 +195,16 @@ def _access(method: descriptor_pb2.MethodDescriptorProto, path: str) -> tuple[st
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drain:
-    """A listener for what ends this Envoy: GET /drain on `port` makes every connection go elsewhere, and is
-    answered when no call is in hand, after `least` seconds at the earliest and `longest` at the latest.
+class Pod:
+    """What a pod's Envoy answers at the pod's address beside calls; its admin port is open inside the pod only.
+
+    `metrics_port`: GET /stats/prometheus and nothing else. `kubelet_port`: GET /started and /ready (200 or 503) for
+    probes; GET /drain makes every connection go elsewhere, and is answered when no call is in hand, after `least`
+    seconds at the earliest and `longest` at the latest.
     """
 
-    port: int
+    metrics_port: int
+    kubelet_port: int
     least: int
     longest: int
 
@@ -215,14 +219,13 @@ class Settings:
     jwks: Path
     descriptor: Path = DESCRIPTOR
     address: str = "127.0.0.1"
-    admin_address: str = "127.0.0.1"
     issuer: str = "recupera"
     audience: str = "recupera"
     calls_per_second: int = 5000
     burst: int = 10000
     cors_origins: Sequence[str] = LOCAL_ORIGINS
     health_interval: float = 0.5
-    drain: Drain | None = None
+    pod: Pod | None = None
 
 
 def render(settings: Settings) -> str:
@@ -237,7 +240,6 @@ def render(settings: Settings) -> str:
     return environment.get_template(TEMPLATE).render(
         address=settings.address,
         port=settings.port,
-        admin_address=settings.admin_address,
         admin_port=settings.admin_port,
         services=list(dict.fromkeys(method.path.split("/")[1] for method in methods)),
         clusters=[
@@ -254,7 +256,7 @@ def render(settings: Settings) -> str:
         rate={"per_second": settings.calls_per_second, "burst": settings.burst},
         cors_origins=list(settings.cors_origins),
         health_interval=settings.health_interval,
-        drain=settings.drain,
+        pod=settings.pod,
     )
 
 

@@ -17,14 +17,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m recupera_gateway", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder that Envoy reads")
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--admin-port", type=int, default=9901)
+    parser.add_argument("--admin-port", type=int, default=9901, help="on 127.0.0.1: of the pod itself")
+    parser.add_argument("--metrics-port", type=int, default=9464, help="GET /stats/prometheus, nothing else")
+    parser.add_argument(
+        "--kubelet-port", type=int, default=9902, help="GET /started, /ready, and /drain before Envoy ends"
+    )
     parser.add_argument("--calls-per-second", type=int, default=5000, help="of each caller (`sub`)")
     parser.add_argument("--burst", type=int, default=10000)
     parser.add_argument(
         "--cors-origin", action="append", default=[], help="regular expression; may be repeated"
-    )
-    parser.add_argument(
-        "--drain-port", type=int, default=0, help="GET /drain there before Envoy ends; 0: none"
     )
     parser.add_argument(
         "--drain-least", type=int, default=5, help="seconds in which load balancers learn of it"
@@ -48,7 +49,6 @@ def main() -> None:
         port=chosen.port,
         admin_port=chosen.admin_port,
         address="0.0.0.0",  # noqa: S104 -- a pod's own address
-        admin_address="0.0.0.0",  # noqa: S104 -- metrics and readiness; a NetworkPolicy says who reads them
         addresses={name: address for name, address in addresses.items() if name in known},
         jwks=Path(jwks),
         descriptor=descriptor,
@@ -56,11 +56,12 @@ def main() -> None:
         burst=chosen.burst,
         cors_origins=chosen.cors_origin,
         health_interval=2,
-        drain=recupera_gateway.Drain(
-            port=chosen.drain_port, least=chosen.drain_least, longest=chosen.drain_longest
-        )
-        if chosen.drain_port
-        else None,
+        pod=recupera_gateway.Pod(
+            metrics_port=chosen.metrics_port,
+            kubelet_port=chosen.kubelet_port,
+            least=chosen.drain_least,
+            longest=chosen.drain_longest,
+        ),
     )
     (chosen.out / "envoy.yaml").write_text(recupera_gateway.render(settings))
     sys.stdout.write(f"{', '.join(sorted(settings.addresses))}: configuration in {chosen.out}\n")

@@ -2,7 +2,9 @@
 
 import base64
 import datetime
+import http.client
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from uuid import UUID
 import grpc
 import httpx
 import pytest
+import yaml
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
@@ -72,7 +75,9 @@ class Imports(imports_service_pb2_grpc.ImportServiceServicer):
 class Behind:
     """A running gateway and the server behind it."""
 
-    def __init__(self, folder: Path, *, calls_per_second: int = 5000, burst: int = 10000) -> None:
+    def __init__(
+        self, folder: Path, *, calls_per_second: int = 5000, burst: int = 10000, address: str = "127.0.0.1"
+    ) -> None:
         self.keys = folder / "keys"
         tokens.ensure(self.keys)
         self.server = grpc.server(futures.ThreadPoolExecutor(4))
@@ -82,19 +87,22 @@ class Behind:
         imports_service_pb2_grpc.add_ImportServiceServicer_to_server(Imports(), self.server)
         port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
-        self.port, self.admin_port, self.drain_port = ports.free_ports(3)
+        self.port, self.admin_port, self.metrics_port, self.kubelet_port = ports.free_ports(4)
         self.envoy = gateway.Gateway(
             folder=folder,
             log=folder / "gateway.log",
             settings=recupera_gateway.Settings(
                 port=self.port,
                 admin_port=self.admin_port,
+                address=address,
                 addresses={"case": f"127.0.0.1:{port}", "import": f"127.0.0.1:{port}"},
                 jwks=tokens.jwks_file(self.keys),
                 calls_per_second=calls_per_second,
                 burst=burst,
                 health_interval=0.1,
-                drain=recupera_gateway.Drain(port=self.drain_port, least=1, longest=20),
+                pod=recupera_gateway.Pod(
+                    metrics_port=self.metrics_port, kubelet_port=self.kubelet_port, least=1, longest=20
+                ),
             ),
         )
         self.envoy.prepare()
@@ -369,12 +377,54 @@ def test_service_away(tmp_path: Path) -> None:
 def test_it_has_started_when_all_services_answered(tmp_path: Path) -> None:
     behind = Behind(tmp_path)
     try:
-        started = f"http://127.0.0.1:{behind.drain_port}/started"
+        started = f"http://127.0.0.1:{behind.kubelet_port}/started"
         waiting.until(lambda: httpx.get(started).status_code == 200)
         behind.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         waiting.until(lambda: not behind.envoy.healthy())
         assert httpx.get(started).status_code == 503  # it is young
         waiting.until(lambda: httpx.get(started).status_code == 200, timeout=40)  # it does not wait for ever
+    finally:
+        behind.close()
+
+
+POD = "127.0.0.2"
+"""An address of this machine that is not 127.0.0.1: what listens on all addresses, as in a pod, answers there too."""
+ADMIN = ("/quitquitquit", "/config_dump", "/logging?level=trace", "/healthcheck/fail", "/stats", "/clusters")
+
+
+def test_only_metrics_and_probes_of_the_admin_port_are_open_at_the_address_of_the_pod(tmp_path: Path) -> None:
+    behind = Behind(tmp_path, address="0.0.0.0")
+    try:
+
+        def ask(port: int, path: str, method: str = "GET") -> int:
+            """The status; the path goes out as it is."""
+            connection = http.client.HTTPConnection(POD, port, timeout=10)
+            connection.request(method, path)
+            status = connection.getresponse().status
+            connection.close()
+            return status
+
+        for port in (behind.metrics_port, behind.kubelet_port, behind.port):
+            for path in (
+                *ADMIN,
+                "/stats/prometheus/../../quitquitquit",
+                "/stats/prometheus%2f..%2f..%2fstats",
+            ):
+                assert {ask(port, path, method) for method in ("GET", "POST")} <= {400, 401, 404}, (
+                    port,
+                    path,
+                )
+        with pytest.raises(ConnectionRefusedError):
+            ask(behind.admin_port, "/ready")
+
+        assert ask(behind.metrics_port, "/stats/prometheus?usedonly") == 200
+        for path in ("/ready", "/started", "/drain"):
+            assert ask(behind.metrics_port, path) == 404  # who may read metrics may not end it
+        assert ask(behind.kubelet_port, "/stats/prometheus") == 404
+        waiting.until(lambda: ask(behind.kubelet_port, "/started") == 200)
+        assert ask(behind.kubelet_port, "/ready") == 200  # nothing of all this has told it to fail
+        assert ask(behind.kubelet_port, "/drain") == 200
+        assert ask(behind.kubelet_port, "/ready") == 503
     finally:
         behind.close()
 
@@ -390,7 +440,7 @@ def test_before_its_end_it_says_goodbye_and_waits_for_calls_in_hand(tmp_path: Pa
         stats = f"http://127.0.0.1:{behind.admin_port}/stats?filter=http.gateway.downstream_rq_active"
         waiting.until(lambda: httpx.get(stats).text.strip().endswith(": 1"))
         with futures.ThreadPoolExecutor(1) as beside:
-            drained = beside.submit(httpx.get, f"http://127.0.0.1:{behind.drain_port}/drain", timeout=60)
+            drained = beside.submit(httpx.get, f"http://127.0.0.1:{behind.kubelet_port}/drain", timeout=60)
             waiting.until(lambda: httpx.get(f"http://127.0.0.1:{behind.port}/health").status_code == 503)
             while not drained.done():  # on the connection that it has, told to leave it
                 answer = behind.http.get(f"/v1/{NAME}", headers=headers)
@@ -403,7 +453,7 @@ def test_before_its_end_it_says_goodbye_and_waits_for_calls_in_hand(tmp_path: Pa
 
 def test_what_the_alerts_read_is_counted(behind: Behind) -> None:
     def counted(series: str) -> float:
-        text = httpx.get(f"http://127.0.0.1:{behind.admin_port}/stats/prometheus").text
+        text = httpx.get(f"http://127.0.0.1:{behind.metrics_port}/stats/prometheus").text
         found = [line for line in text.splitlines() if line.startswith(series)]
         return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
@@ -418,6 +468,11 @@ def test_what_the_alerts_read_is_counted(behind: Behind) -> None:
     waiting.until(lambda: (counted(refused), counted(all_), counted(unary)) == after)
 
 
+def test_metrics_name_no_cluster_but_the_services(behind: Behind) -> None:
+    text = httpx.get(f"http://127.0.0.1:{behind.metrics_port}/stats/prometheus").text
+    assert set(re.findall(r'envoy_cluster_name="([^"]+)"', text)) == {"case", "import"}
+
+
 def test_whole_configuration_is_valid(tmp_path: Path) -> None:
     tokens.ensure(tmp_path)
     made = tmp_path / "envoy.yaml"
@@ -428,7 +483,7 @@ def test_whole_configuration_is_valid(tmp_path: Path) -> None:
                 admin_port=8081,
                 addresses={service: f"{service}.example:7000" for service in ports.SERVICES},
                 jwks=tokens.jwks_file(tmp_path),
-                drain=recupera_gateway.Drain(port=8082, least=5, longest=50),
+                pod=recupera_gateway.Pod(metrics_port=8082, kubelet_port=8083, least=5, longest=50),
             )
         )
     )
@@ -465,7 +520,9 @@ def test_the_command_of_the_image_writes_what_envoy_takes(behind: Behind, tmp_pa
     said = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert said.returncode == 0, said.stderr
     assert said.stdout.startswith("case: ")
-    gateway.validate(tmp_path / "envoy" / "envoy.yaml")
+    written = tmp_path / "envoy" / "envoy.yaml"
+    gateway.validate(written)
+    assert yaml.safe_load(written.read_text())["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"
     del environ["RECUPERA_JWKS_FILE"]
     said = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert said.returncode == 1
