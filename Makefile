@@ -136,6 +136,17 @@ token: setup ## Print a token for the demo agency
 image: setup ## The one image, by podman, docker or buildah: make image [IMAGE=name:tag] [BASE=image with Python 3.11]
 	@IMAGE="$(IMAGE)" BASE="$(BASE)" deploy/image/build.sh
 
+.PHONY: collector
+collector: .local/lib/otelcol/otelcol ## Build the OpenTelemetry Collector that tests/deploy/test_collector.py runs; needs Go, takes minutes
+
+# The builder is of the manifest's release: it refuses components that need a newer one.
+.local/lib/otelcol/otelcol: deploy/telemetry/builder.yaml
+	@command -v go > /dev/null || { echo "collector: no 'go' found, the OpenTelemetry Collector is built with Go 1.26 or newer: install it, or name a collector of your own in RECUPERA_OTELCOL" >&2; exit 1; }
+	@echo "collector: building the OpenTelemetry Collector in $(@D), the first time takes 5 to 40 minutes"
+	@mkdir -p $(STAMPS)
+	@go run go.opentelemetry.io/collector/cmd/builder@v0.160.0 --config=$< > $(STAMPS)/otelcol.log 2>&1 \
+		|| { cat $(STAMPS)/otelcol.log; exit 1; }
+
 .PHONY: clean-local
 clean-local: ## Remove the state of `make run`, the demo and the tests; what setup fetched stays
 	@if [ -d .local ]; then find .local -mindepth 1 -maxdepth 1 ! -name lib ! -name stamps -exec rm -rf {} +; fi
