@@ -5,6 +5,7 @@ A service's `__main__` says what its own parts are, in functions that import wha
 """
 
 import argparse
+import contextlib
 import dataclasses
 import gc
 import getpass
@@ -25,6 +26,8 @@ S = TypeVar("S", bound=settings_module.ServiceSettings)
 
 PROGRESS = 5.0
 """Seconds between two lines of progress."""
+ABOVE_ALL = 1_000_000
+"""More than the version of any row: what `raise-versions` adds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,9 @@ class Program(Generic[S]):
     commands: Sequence[Command[S]] = ()
     more_settings: Callable[[S], Sequence[object]] = lambda settings: ()
     """Further settings that are in use beside `settings`: `doctor` looks at their certificates too."""
+    versioned: Sequence[str] = ()
+    """Columns (`table.column`) with versions of this service's own rows that facts state, and what notes one of these:
+    what `raise-versions` raises. Never copies of others' versions."""
 
     @property
     def migrations(self) -> Path:
@@ -88,6 +94,9 @@ def main(program: Program[S], arguments: Sequence[str] | None = None) -> None:
         if chosen.command == "migrate":
             _migrate(program)
             return
+        if chosen.command == "raise-versions":
+            with _telling(program.service, chosen.command):
+                sys.exit(_raise_versions(program, by=chosen.by))
         settings = settings_module.load(program.settings)
         engine = db.create_engine(
             settings.database_url, application_name=f"{program.service} {chosen.command}"
@@ -98,11 +107,8 @@ def main(program: Program[S], arguments: Sequence[str] | None = None) -> None:
             case "worker":
                 _worker(program, settings, engine)
             case _:
-                telemetry.setup_logging(program.service, chosen.command)
-                logging.getLogger().handlers[0].setLevel(
-                    logging.CRITICAL
-                )  # what an operator reads is on stdout
-                sys.exit(_operate(program, settings, engine, chosen))
+                with _telling(program.service, chosen.command):
+                    sys.exit(_operate(program, settings, engine, chosen))
     except settings_module.SettingsError as error:
         sys.exit(str(error))
 
@@ -144,6 +150,11 @@ def _parser(program: Program[S]) -> argparse.ArgumentParser:
         help="after `republish` at the producers: read on where Kafka begins now; 1 when something is lost",
     )
     lost.add_argument("--yes", action="store_true", help="do it; without, it is only shown")
+    higher = commands.add_parser(
+        "raise-versions",
+        help="after a restore, as the tables' owner: versions above all that the service had stated",
+    )
+    higher.add_argument("--by", type=_positive, default=ABOVE_ALL, help="default: %(default)s")
     for one in program.commands:
         one.arguments(commands.add_parser(one.name, help=one.help))
     return parser
@@ -191,27 +202,13 @@ def _worker(program: Program[S], settings: S, engine: db.Engine) -> None:
     telemetry.shutdown()
 
 
-def _operate(program: Program[S], settings: S, engine: db.Engine, chosen: argparse.Namespace) -> int:
-    """An operator's command. A refusal, or a database or Kafka that is away, is a line for people."""
-    own = {one.name: one for one in program.commands}
+@contextlib.contextmanager
+def _telling(service: str, command: str) -> Iterator[None]:
+    """Around a command whose output a person reads: a refusal, or a database or Kafka that is away, is a line of it."""
+    telemetry.setup_logging(service, command)
+    logging.getLogger().handlers[0].setLevel(logging.CRITICAL)
     try:
-        match chosen.command:
-            case "doctor":
-                return _doctor(program, settings, engine, chosen)
-            case "pause":
-                return _pause(program, settings, engine, chosen)
-            case "resume":
-                return _resume(engine, chosen)
-            case "paused":
-                return _paused(program, settings, engine)
-            case "replay":
-                return _replay(program, settings, engine, chosen.case)
-            case "republish":
-                return _republish(program, engine, chosen.agency)
-            case "accept-lost-range":
-                return _accept_lost_range(program, settings, engine, yes=chosen.yes)
-            case name:
-                return own[name].run(settings, engine, chosen)
+        yield
     except errors.ServiceError as error:
         details = "".join(f", {name} {value}" for name, value in error.metadata.items())
         sys.exit(f"{error.reason}: {error.message}{details}")
@@ -223,6 +220,27 @@ def _operate(program: Program[S], settings: S, engine: db.Engine, chosen: argpar
         if isinstance(error, kafka.Unavailable):
             sys.exit(f"Kafka did not answer ({type(error).__name__}). Look with `doctor`.")
         raise
+
+
+def _operate(program: Program[S], settings: S, engine: db.Engine, chosen: argparse.Namespace) -> int:
+    own = {one.name: one for one in program.commands}
+    match chosen.command:
+        case "doctor":
+            return _doctor(program, settings, engine, chosen)
+        case "pause":
+            return _pause(program, settings, engine, chosen)
+        case "resume":
+            return _resume(engine, chosen)
+        case "paused":
+            return _paused(program, settings, engine)
+        case "replay":
+            return _replay(program, settings, engine, chosen.case)
+        case "republish":
+            return _republish(program, engine, chosen.agency)
+        case "accept-lost-range":
+            return _accept_lost_range(program, settings, engine, yes=chosen.yes)
+        case name:
+            return own[name].run(settings, engine, chosen)
 
 
 def say(line: str) -> None:
@@ -367,7 +385,7 @@ def _republish(program: Program[S], engine: db.Engine, agency: UUID | None) -> i
 
 
 def _accept_lost_range(program: Program[S], settings: S, engine: db.Engine, *, yes: bool) -> int:
-    from servicekit import acts, host, topics
+    from servicekit import host, topics
 
     lost = host.lost_ranges(engine, settings.kafka)
     if not lost:
@@ -385,15 +403,44 @@ def _accept_lost_range(program: Program[S], settings: S, engine: db.Engine, *, y
             + f"Then stop every worker of {program.service} and run this again with --yes."
         )
         return 1
+    _refuse_while_workers_run(program, engine)
+    for partition, first in sorted(host.accept_lost_range(engine, settings.kafka).items()):
+        say(f"{partition.topic}/{partition.partition}: is read on from {first}")
+    say("Start the workers again.")
+    return 0
+
+
+def _raise_versions(program: Program[S], *, by: int) -> int:
+    from servicekit import versions
+
+    if not program.versioned:
+        say(f"{program.service} states no versions of its own rows: there is nothing to raise")
+        return 0
+    settings = settings_module.load(settings_module.MigrationSettings, service=program.service)
+    engine = db.create_engine(
+        settings.owner_database_url, application_name=f"{program.service} raise-versions"
+    )
+    _refuse_while_workers_run(program, engine)
+    for column, rows in versions.raise_all(engine, program.versioned, by=by).items():
+        say(f"{column}: {rows} rows, each {by} higher")
+    say("Start the workers, then `republish`: copies take higher versions only.")
+    return 0
+
+
+def _refuse_while_workers_run(program: Program[S], engine: db.Engine) -> None:
+    from servicekit import acts
+
     if alive := acts.alive(engine):
         sys.exit(
             f"{alive} workers of {program.service} run, or stopped less than"
             f" {acts.DEAD_AFTER.seconds} seconds ago; nothing was changed. Scale them to 0 and try again."
         )
-    for partition, first in sorted(host.accept_lost_range(engine, settings.kafka).items()):
-        say(f"{partition.topic}/{partition.partition}: is read on from {first}")
-    say("Start the workers again.")
-    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
 
 
 class _Progress:

@@ -83,6 +83,17 @@ PROGRAM = commands.Program(
     api=api,
     work=work,
     republish=republish,
+    versioned=[
+        "titles.version",
+        "agreements.version",
+        "instalments.version",
+        "instruments.version",
+        "payments.version",
+        "promises.version",
+        "approvals.version",
+        "statements.version",
+        "agreement_titles.title_version",  # of its title when it was proposed: another one voids the proposal
+    ],
     more_settings=lambda settings: (
         [settings_module.load(PixSettings)] if settings.bank_provider == "pix-api" else []
     ),

@@ -124,6 +124,10 @@ PROGRAM = commands.Program(
     api=api,
     work=work,
     republish=republish,
+    versioned=[
+        "cases.version",
+        "agency_clock.version",
+    ],
     commands=[
         commands.Command(
             name="run-day",

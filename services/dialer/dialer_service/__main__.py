@@ -68,6 +68,10 @@ PROGRAM = commands.Program(
     api=api,
     work=work,
     republish=republish,
+    versioned=[
+        "campaigns.version",
+        "calls.version",
+    ],
 )
 
 if __name__ == "__main__":

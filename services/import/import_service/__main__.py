@@ -60,6 +60,7 @@ PROGRAM = commands.Program(
     api=api,
     work=work,
     republish=republish,
+    versioned=["batches.version"],
 )
 
 if __name__ == "__main__":
