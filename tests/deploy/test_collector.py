@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -135,14 +134,9 @@ def test_everything_that_goes_out_was_limited_and_redacted() -> None:
 
 @pytest.fixture
 def program() -> str:
-    """The collector: the one that RECUPERA_OTELCOL names, that of `make collector`, or the machine's."""
+    """The collector: the one that RECUPERA_OTELCOL names, or that of `make collector`."""
     made = paths.REPO / ".local" / "lib" / "otelcol" / "otelcol"
-    found = (
-        os.environ.get("RECUPERA_OTELCOL")
-        or (str(made) if made.exists() else None)
-        or shutil.which("otelcol-contrib")
-        or shutil.which("otelcol")
-    )
+    found = os.environ.get("RECUPERA_OTELCOL") or (str(made) if made.exists() else None)
     if found is None:
         pytest.skip("there is no OpenTelemetry Collector: run `make collector`")
     return found

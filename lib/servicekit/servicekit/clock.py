@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import decimal
+import functools
 import uuid
 import zoneinfo
 from typing import TYPE_CHECKING, Any
@@ -147,10 +148,21 @@ def open_day(tx: db.Transaction, agency: uuid.UUID, date: datetime.date) -> bool
 
 
 def agencies(engine: sa.Engine) -> list[uuid.UUID]:
-    """Every agency with a clock, in id order: what a timer goes over."""
+    """Every agency with a clock, in id order."""
     from servicekit import db
 
     return [row.agency for row in db.read(engine, agency=None, statement=_AGENCIES, params={})]
+
+
+def with_work(engine: sa.Engine, scan: str, *, machine: datetime.datetime | None = None) -> list[uuid.UUID]:
+    """Agencies for which a timer has something to do, in id order, in one round trip however many there are.
+
+    ``scan`` is the function that a migration made for the timer (``migrations.create_scan``).
+    """
+    from servicekit import db
+
+    params = {"machine": machine or machine_now()}
+    return [row.agency for row in db.read(engine, agency=None, statement=_scan(scan), params=params)]
 
 
 def every(engine: sa.Engine) -> list[AgencyClock]:
@@ -192,3 +204,9 @@ _OPEN_DAY = sa.text(
 )
 _AGENCIES = sa.select(TABLE.c.agency).order_by(TABLE.c.agency)
 _EVERY = sa.select(TABLE).order_by(TABLE.c.agency)
+
+
+@functools.cache
+def _scan(name: str) -> sa.Executable:
+    called = getattr(sa.func, name)(sa.bindparam("machine", type_=sa.DateTime(timezone=True)), type_=sa.Uuid)
+    return sa.select(called.label("agency"))

@@ -447,10 +447,14 @@ def _known(engine: sa.Engine, statement: sa.Executable) -> _Compiled | None:
     return compiled
 
 
-def _forget(key: int, gone: weakref.ref[Any]) -> None:
-    entry = _seen.get(key)
+def _forget(
+    key: int,
+    gone: weakref.ref[Any],
+    seen: dict[int, tuple[weakref.ref[Any], _Compiled | bool | None]] = _seen,  # module names end before statements
+) -> None:
+    entry = seen.get(key)
     if entry is not None and entry[0] is gone:
-        del _seen[key]
+        del seen[key]
 
 
 @functools.lru_cache(maxsize=64)

@@ -173,6 +173,40 @@ def create_paused(op: Any) -> None:
     op.execute(sa.text(PAUSED))
 
 
+def create_scan(op: Any, name: str, work: str) -> None:
+    """Create the function ``name(machine)`` for ``clock.with_work``: agencies for which the condition ``work`` holds.
+
+    ``scan.agency`` and ``scan.now`` (on the agency's clock) stand for the agency that is looked at, each in a scope of
+    its own: policies hold inside as everywhere. ``work`` must find its rows by an index, since it is asked several
+    times a second, and no plan without one is taken: a table may grow before its statistics do.
+    """
+    op.execute(
+        sa.text(
+            f"""
+            CREATE FUNCTION {name}(machine timestamptz) RETURNS SETOF uuid LANGUAGE plpgsql
+            SET enable_seqscan = off AS $$
+            DECLARE
+                scan record;
+            BEGIN
+                FOR scan IN
+                    SELECT agency, CASE WHEN simulated
+                        THEN base_agency
+                            + greatest(machine - base_machine, interval '0') * CAST(speed AS double precision)
+                        ELSE machine
+                    END AS now FROM agency_clock ORDER BY agency
+                LOOP
+                    PERFORM set_config('app.agency', CAST(scan.agency AS text), true);
+                    IF {work} THEN
+                        RETURN NEXT scan.agency;
+                    END IF;
+                END LOOP;
+                PERFORM set_config('app.agency', '', true);
+            END $$
+            """  # noqa: S608  constants of a migration
+        )
+    )
+
+
 def revisions(script_location: str | pathlib.Path) -> list[str]:
     """The migrations that this release has, newest first."""
     config = Config()

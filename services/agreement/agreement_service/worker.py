@@ -25,7 +25,12 @@ from recupera.case.v1 import case_facts_pb2
 from recupera.imports.v1 import imports_facts_pb2, imports_pb2
 from servicekit import acts, clock, dates, db, errors, facts, host, telemetry
 
-_acts = telemetry.counter("recupera.agreement.acts", "{act}", "Acts at the bank, by act and outcome")
+_acts = telemetry.counter(
+    "recupera.agreement.acts",
+    "{act}",
+    "Acts at the bank, by act and outcome",
+    known={"act": [acting for _, acting in instruments.ACTS], "outcome": providers.Registration},
+)
 
 logger = logging.getLogger("recupera.agreement")
 
@@ -154,13 +159,13 @@ class AgreementWorker(host.Worker):
     @host.timer(interval=0.5)
     def act(self) -> None:
         """Register and cancel instruments at the bank."""
-        for agency in clock.agencies(self.engine):
+        for agency in clock.with_work(self.engine, "agencies_to_ask_bank"):
             act_at_bank(self.engine, self.wiring, agency)
 
     @host.timer(interval=2)
     def write_collections(self) -> None:
         """Write the collection files that were asked for."""
-        for agency in clock.agencies(self.engine):
+        for agency in clock.with_work(self.engine, "agencies_to_collect"):
             write_collection_files(self.engine, self.wiring, agency)
 
     def _place(

@@ -23,7 +23,7 @@ from servicekit import clock, dates, db, facts, host, telemetry
 logger = logging.getLogger("recupera.case")
 
 _late = telemetry.counter(
-    "recupera.case.late_slices", "{slice}", "Slices of the daily run found late, at each look"
+    "recupera.case.late_slices", "{slice}", "Slices of the daily run found late, at each look", known={}
 )
 _behind = telemetry.gauge(
     "recupera.case.days_behind", "{day}", "Most days by which a business date is behind the one that is due"
@@ -208,7 +208,7 @@ class CaseWorker(host.Worker):
     @host.timer(interval=1.0)
     def run_cleared_slices(self) -> None:
         """Slices whose due and breach run was over before their date was open here."""
-        for agency in clock.agencies(self.engine):
+        for agency in clock.with_work(self.engine, "agencies_to_run"):
             while not host.draining():
                 with db.begin(self.engine, agency=agency) as tx:
                     if days.run_cleared(tx, agency, partition=None, limit=1) == 0:

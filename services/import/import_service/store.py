@@ -312,12 +312,6 @@ def add_work(
     )
 
 
-def work_waits(engine: sa.Engine, agency: uuid.UUID, *, due: str, acting: str) -> bool:
-    """Whether any batch is in these states, in one round trip: what an idle timer asks."""
-    params = {"agency": agency, "due": due, "acting": acting}
-    return bool(db.read(engine, agency=agency, statement=_WORK_WAITS, params=params))
-
-
 def claim_work(
     tx: db.Transaction, agency: uuid.UUID, *, due: str, acting: str, now: datetime.datetime
 ) -> list[Job]:
@@ -663,15 +657,6 @@ _LOCK_BATCH = (
     sa.select(batches)
     .where(batches.c.agency == sa.bindparam("agency"), batches.c.id == sa.bindparam("id"))
     .with_for_update()
-)
-_WORK_WAITS = (
-    sa.select(sa.literal(1))
-    .select_from(batch_work)
-    .where(
-        batch_work.c.agency == sa.bindparam("agency"),
-        batch_work.c.state.in_((sa.bindparam("due"), sa.bindparam("acting"))),
-    )
-    .limit(1)
 )
 _HOLDS_WORK = (
     sa.select(batch_work.c.id)

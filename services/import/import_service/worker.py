@@ -75,10 +75,8 @@ class ImportWorker(host.Worker):
     @host.timer(interval=0.4, eager=True)
     def read_files(self) -> None:
         """Read what was uploaded, a file at a time; what a killed worker was reading is read again from its start."""
-        for agency in clock.agencies(self.engine):
-            while not host.draining() and store.work_waits(
-                self.engine, agency, due=store.READ_DUE, acting=store.READING
-            ):
+        for agency in clock.with_work(self.engine, "agencies_to_read"):
+            while not host.draining():
                 with db.begin(self.engine, agency=agency) as tx:
                     job = usecases.claim_reading(tx, agency, clock=clock.read(tx, agency))
                 if job is None:
@@ -165,9 +163,7 @@ class ImportWorker(host.Worker):
     @host.timer(interval=1.0, eager=True)
     def roll_back(self) -> None:
         """Take batches back: one call to case or agreement a step, each step committed before the next."""
-        for agency in clock.agencies(self.engine):
-            if not store.work_waits(self.engine, agency, due=store.ROLLBACK_DUE, acting=store.ROLLING_BACK):
-                continue
+        for agency in clock.with_work(self.engine, "agencies_to_roll_back"):
             with db.begin(self.engine, agency=agency) as tx:
                 job = usecases.claim_rollback(tx, agency, clock=clock.read(tx, agency))
             if job is not None:

@@ -289,7 +289,7 @@ def test_migrations_run_once_whoever_runs_them(database: Callable[..., Any]) -> 
         thread.join(60)
     assert failures == []
     with psycopg.connect(made.owner_url) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
     with psycopg.connect(made.url) as connection:
         connection.execute("DELETE FROM outbox")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -28,6 +28,7 @@ def sections() -> Mapping[str, tuple[str, Section]]:
         remittance,
         replay,
         resources,
+        scans,
         storage,
     )
 
@@ -48,6 +49,7 @@ def sections() -> Mapping[str, tuple[str, Section]]:
             balances.run,
         ),
         "replay": ("a payment before 500 others of its case, beside entering those", replay.run),
+        "scans": ("which of 1,000 agencies have work for a timer, beside asking each in turn", scans.run),
         "storage": ("bytes and processor time of a title, a case, a message, a call", storage.run),
         "run": ("`make run`: seconds until it is up, memory when idle", resources.run),
     }

@@ -30,7 +30,10 @@ RESTS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 _log = logging.getLogger("recupera.notify.dispatch")
 _verdicts = telemetry.counter(
-    "recupera.notify.acts", "{act}", "Messages given to a provider, by what it said"
+    "recupera.notify.acts",
+    "{act}",
+    "Messages given to a provider, by what it said",
+    known={"channel": messages.Channel, "verdict": messages.Verdict},
 )
 _slices = telemetry.histogram("recupera.notify.slice", "s", "Time of one slice of due messages")
 
@@ -74,7 +77,9 @@ class Dispatcher:
     def tick(self) -> None:
         """Send what is due for every agency, in turns, until nothing is or the time is over."""
         until = time.monotonic() + BUDGET
-        waiting = [agency for agency in clock.agencies(self._engine) if self._awake(agency)]
+        left = (agency for agency, changes in self._pending.items() if changes)
+        agencies = {*clock.with_work(self._engine, "agencies_to_send"), *left}
+        waiting = [agency for agency in sorted(agencies) if self._awake(agency)]
         while waiting and time.monotonic() < until:
             waiting = [agency for agency in waiting if self._turn(agency)]
 
