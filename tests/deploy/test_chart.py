@@ -224,6 +224,8 @@ def test_workers_are_never_more_than_partitions() -> None:
         }
         scaled = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
         assert scaled == {"scaleDown": {"stabilizationWindowSeconds": 300}}
+    triggers = found["r-import-worker"]["spec"]["triggers"]
+    assert {trigger["metadata"]["lagThreshold"] for trigger in triggers} == {"1000000"}, "KEDA reads no 1e+06"
 
 
 def test_a_worker_that_starts_while_kafka_is_away_is_waited_for() -> None:
