@@ -44,6 +44,9 @@ _parked = telemetry.counter("recupera.facts.parked", "{fact}", "Facts parked or 
 _dead = telemetry.counter("recupera.facts.dead_letters", "{record}", "Records that could not be parsed")
 _seconds = telemetry.histogram("recupera.facts.run", "s", "Time of one handler's transaction")
 
+RARE = (_skipped, _parked, _dead)
+"""Counters by topic that alerts read."""
+
 
 class TooManyParked(Exception):
     """So many facts in a row were refused that something else must be wrong: the consumer stops."""

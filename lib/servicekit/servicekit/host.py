@@ -616,6 +616,13 @@ def check(worker: type[Worker]) -> None:
             raise ValueError(f"topics.yaml does not list {service_of(worker)} as a consumer of {name}")
 
 
+def begin_counters(worker: type[Worker]) -> None:
+    """What alerts read is there before anything happens, for each topic and timer of the worker."""
+    for counter in (_retries, *delivery.RARE):
+        telemetry.begin(counter, {"topic": delivery.handlers(worker)})
+    telemetry.begin(_timer_failures, {"timer": _timers(worker)})
+
+
 def service_of(worker: type[Worker]) -> str:
     """``case_worker`` -> ``case``."""
     return worker.name.removesuffix("_worker")
@@ -684,6 +691,7 @@ def run(
     """
     options = options or Options()
     check(worker)
+    begin_counters(worker)
     kafka.require_crc32c()
     service = service_of(worker)
     watch = pausing.Watch(engine)

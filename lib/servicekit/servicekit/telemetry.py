@@ -13,6 +13,7 @@ import contextlib
 import contextvars
 import datetime
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -90,6 +91,8 @@ class _State:
     tracer: trace.Tracer | None = None
     shutdowns: Sequence[Any] = ()
     prometheus: Any = None
+    begun: Sequence[tuple[Counter, Mapping[str, str]]] = ()
+    """Series that are to be there from `setup` on."""
 
 
 _state = _State()
@@ -196,11 +199,28 @@ def trace_id() -> str:
     return _ids(make=True)[0]
 
 
-def counter(name: str, unit: str, description: str) -> Counter:
+def counter(
+    name: str, unit: str, description: str, *, known: Mapping[str, Iterable[str]] | None = None
+) -> Counter:
     """A monotonic counter; may be made at import, before `setup`. `add(1, {"state": ...})`; few values per
-    attribute, no ids.
+    attribute, no ids. `known`: as for `begin`; needed where an alert reads it.
     """
-    return metrics.get_meter("recupera").create_counter(name, unit, description)
+    made = metrics.get_meter("recupera").create_counter(name, unit, description)
+    if known is not None:
+        begin(made, known)
+    return made
+
+
+def begin(counter: Counter, known: Mapping[str, Iterable[str]]) -> None:
+    """The counter shows 0, from now (or `setup`) on, for each combination of these values of its attributes;
+    {}: for its only series, without attributes.
+
+    `increase()` of Prometheus sees the first event of a series only where it was there before.
+    """
+    for values in itertools.product(*known.values()):
+        attributes = dict(zip(known, map(str, values), strict=True))
+        counter.add(0, attributes)
+        _state.begun = [*_state.begun, (counter, attributes)]
 
 
 def histogram(name: str, unit: str, description: str, *, buckets: Sequence[float] = SECONDS) -> Histogram:
@@ -314,6 +334,8 @@ def setup(service: str, role: str, settings: Settings) -> None:
         shutdowns.append(tracers)
     meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
     metrics.set_meter_provider(meters)
+    for begun, attributes in _state.begun:
+        begun.add(0, attributes)
     shutdowns.append(meters)
     _state.shutdowns = shutdowns
 

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from import_service.providers import reading  # it loads Polars, which `serve` does without
 
 _rows = telemetry.counter(
-    "recupera.import.rows", "{row}", "Rows of files, by what became of them: applied (good), or rejected"
+    "recupera.import.rows",
+    "{row}",
+    "Rows of files, by what became of them: applied (good), or rejected",
+    known={"kind": domain.Kind, "outcome": ("good", "rejected")},
 )
 _batches = telemetry.counter("recupera.import.batches", "{batch}", "Batches, by the state they came into")
 

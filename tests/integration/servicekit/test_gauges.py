@@ -72,7 +72,7 @@ def test_what_waits_is_parked_or_paused_is_shown(
     agency = ids.new()
     good, bad = ids.new(), ids.new()
     sending = relay.Relay(sender.engine, broker.bootstrap, source="case")
-    _, port = begin(receiver, LEDGER_RELAY="0")
+    process, port = begin(receiver, LEDGER_RELAY="0")
 
     def publish(case: uuid.UUID, *numbers: int) -> None:
         with db.begin(sender.engine, agency=agency) as tx:
@@ -90,9 +90,13 @@ def test_what_waits_is_parked_or_paused_is_shown(
         until("recupera_parked_rows", {topic: 0})
         until("recupera_outbox_rows", {"": 0})
         assert not shown(port, "recupera_consumer_paused")
+        for name in ("parked", "skipped", "dead_letters", "retries"):  # before anything happened
+            assert shown(port, f"recupera_facts_{name}_total") == {topic: 0}, name
+        assert shown(port, "recupera_timer_failures_total")['timer="tick"'] == 0
 
         pausing.pause(receiver.engine, [TOPIC], reason="a test", paused_by="test")
         until("recupera_consumer_paused", {f'name="{TOPIC}"': 1})
+        waiting.until(lambda: '"message": "paused"' in process.log, what="a worker that knows it")
         publish(good, 1, 2, 3)
         publish(bad, 1, 2)
         until("recupera_consumer_lag", {topic: 5})

@@ -5,11 +5,13 @@ for.
 import json
 import logging
 import ssl
+import subprocess
 import sys
 import threading
 from typing import Any
 from uuid import UUID
 
+import prometheus_client.parser
 import psycopg
 import pytest
 
@@ -147,3 +149,40 @@ def test_uncaught_exceptions_are_lines_too(
 def raised_in_thread() -> None:
     """Fails."""
     raise KeyError(SECRET)
+
+
+KNOWN = """
+import types
+import prometheus_client
+from servicekit import telemetry
+early = telemetry.counter("early", "{x}", "", known={"a": ("1", "2"), "b": ("3",)})
+plain = telemetry.counter("plain", "{x}", "", known={})
+unknown = telemetry.counter("unknown", "{x}", "")
+telemetry.setup("x", "worker", types.SimpleNamespace(
+    listen_host="127.0.0.1", metrics_port=0, ready_file=None, otlp_endpoint=None, trace_ratio=1.0, log_level="INFO"))
+late = telemetry.counter("late", "{x}", "", known={"a": ("1",)})
+telemetry.begin(unknown, {"a": ("9",)})
+plain.add(2)
+early.add(1, {"a": "2", "b": "3"})
+print(prometheus_client.generate_latest().decode())
+"""
+
+
+def test_a_counter_shows_what_it_may_count_from_the_start() -> None:
+    """Also one made at import, before there is anything to show it to."""
+    answer = subprocess.run(
+        [sys.executable, "-c", KNOWN], capture_output=True, text=True, timeout=60, check=True
+    )
+    found = {
+        (family.name, sample.labels.get("a"), sample.labels.get("b")): sample.value
+        for family in prometheus_client.parser.text_string_to_metric_families(answer.stdout)
+        for sample in family.samples
+        if family.type == "counter" and not family.name.startswith(("python_", "process_"))
+    }
+    assert found == {
+        ("early", "1", "3"): 0,
+        ("early", "2", "3"): 1,
+        ("plain", None, None): 2,
+        ("late", "1", None): 0,
+        ("unknown", "9", None): 0,
+    }

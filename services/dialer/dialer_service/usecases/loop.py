@@ -18,6 +18,7 @@ _answers = telemetry.counter(
     "recupera.dialer.live_answers",
     "{call}",
     "Calls that a person answered: CONNECTED to an agent, or ABANDONED",
+    known={"state": (domain.CallState.CONNECTED, domain.CallState.ABANDONED)},
 )
 
 
