@@ -24,8 +24,18 @@ RENEW = 2.0
 
 logger = logging.getLogger("recupera.dialer")
 
-_dialled = telemetry.counter("recupera.dialer.calls", "{call}", "Calls asked of the exchange, by outcome")
+_dialled = telemetry.counter(
+    "recupera.dialer.calls",
+    "{call}",
+    "Calls asked of the exchange, by outcome",
+    known={"outcome": domain.Outcome},
+)
 _refused = telemetry.counter("recupera.dialer.refused", "{call}", "Calls that permission refused, by rule")
+_paused = telemetry.gauge(
+    "recupera.dialer.campaigns_paused",
+    "{campaign}",
+    "Campaigns that paused themselves and still are, by reason",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,16 +70,19 @@ class DialerWorker(host.Worker):
         if news:
             usecases.take_case_news(tx, agency, news=news)
 
-    @host.looks_at(acts.UNKNOWN)
+    @host.looks_at(acts.UNKNOWN, _paused)
     def look_at_calls(self) -> None:
-        """Of how many calls nobody knows whether they were made."""
+        """Of how many calls nobody knows whether they were made, and how many campaigns have paused themselves."""
         waiting = acts.Waiting()
         waiting.unknown("CALLING", "CALL", 0)
+        paused = collections.Counter({reason.value: 0 for reason in domain.PAUSED_ITSELF})
         for one in clock.every(self.engine):
             since = one.business_date - datetime.timedelta(days=acts.UNKNOWN_DAYS)
             with db.begin(self.engine, agency=one.agency) as tx:
                 waiting.unknown("CALLING", "CALL", store.unknown(tx, one.agency, since=since))
+                paused.update(store.paused_campaigns(tx, one.agency, since=since))
         waiting.show()
+        _paused.show(paused, by="reason")
 
     @host.timer(interval=INTERVAL)
     def dial(self) -> None:
@@ -85,7 +98,7 @@ def run_campaigns(engine: db.Engine, wiring: Wiring, *, seconds: float = TICK) -
     """
     failure: Exception | None = None
     loops: collections.deque[Loop] = collections.deque()
-    for agency in clock.agencies(engine):
+    for agency in clock.with_work(engine, "agencies_to_dial"):
         with db.begin(engine, agency=agency) as tx:
             loops += [Loop(engine, wiring, agency, one) for one in usecases.worked_campaigns(tx, agency)]
     ends = time.monotonic() + seconds
@@ -211,14 +224,14 @@ class Loop:
             try:
                 outcome = self._wiring.exchange.originate(call.outside_key, number)
             except providers.ExchangeUnavailable:
-                self._pause("EXCHANGE_UNAVAILABLE")
+                self._pause(domain.PauseReason.EXCHANGE_UNAVAILABLE)
                 break
             if outcome is not None:
                 outcomes[call.id] = outcome
                 _dialled.add(1, {"outcome": outcome.value})
         return outcomes
 
-    def _pause(self, reason: str) -> None:
+    def _pause(self, reason: domain.PauseReason) -> None:
         logger.error("campaign paused", extra={"campaign_id": self.campaign_id, "reason": reason})
         with db.begin(self._engine, agency=self._agency) as tx:
             agency_clock = clock.read(tx, self._agency)

@@ -14,11 +14,12 @@ import grpc
 import pytest
 import sqlalchemy
 from google.type import money_pb2
+from opentelemetry.metrics import CallbackOptions
 
 from dialer_service import providers, rpc, store, worker
 from recupera.case.v1 import case_facts_pb2, case_pb2, case_service_pb2, case_service_pb2_grpc
 from recupera.dialer.v1 import dialer_pb2, dialer_service_pb2, dialer_service_pb2_grpc
-from servicekit import auth, client, dates, db, testing
+from servicekit import auth, client, dates, db, delivery, testing
 from servicekit import rpc as server
 from support import databases
 
@@ -323,6 +324,12 @@ class Dialer:
         return sorted(lines)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def paused_themselves(self) -> dict[str, float]:
+        """Campaigns by reason, as the gauge shows them."""
+        delivery.instance(worker.DialerWorker, engine=self.engine, wiring=self.wiring).look_at_calls()
+        shown = worker._paused._observe(CallbackOptions())
+        return {str((one.attributes or {})["reason"]): one.value for one in shown}
 
     def tick(self) -> None:
         """One tick of the worker's timer, which ends when there is nothing to do however slow the machine is."""

@@ -291,6 +291,27 @@ def test_the_abandon_cap_pauses_the_campaign(dialer: Dialer) -> None:
     dialer.tick()
     paused = dialer.campaign(campaign)
     assert (paused.state, paused.pause_reason) == (Campaign.STATE_PAUSED, "ABANDON_CAP")
+    assert dialer.paused_themselves() == {"ABANDON_CAP": 1, "EXCHANGE_UNAVAILABLE": 0}
+    dialer.start(campaign)
+    assert dialer.paused_themselves()["ABANDON_CAP"] == 0
+    dialer.set_agent(1, Agent.STATE_FREE, campaign.name)
+    dialer.tick()  # the share is of the whole campaign
+    assert dialer.paused_themselves()["ABANDON_CAP"] == 1
+    dialer.drain(campaign)
+    assert dialer.paused_themselves() == {"ABANDON_CAP": 0, "EXCHANGE_UNAVAILABLE": 0}
+
+
+def test_campaigns_that_people_pause_and_those_of_long_ago_are_not_told(dialer: Dialer) -> None:
+    assert dialer.paused_themselves() == {"ABANDON_CAP": 0, "EXCHANGE_UNAVAILABLE": 0}
+    campaign = dialer.run(range(3))
+    dialer.call("PauseCampaign", dialer_service_pb2.PauseCampaignRequest(name=campaign.name))
+    assert dialer.campaign(campaign).pause_reason == "OPERATOR"
+    assert dialer.paused_themselves() == {"ABANDON_CAP": 0, "EXCHANGE_UNAVAILABLE": 0}
+    with dialer.owner.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE campaigns SET pause_reason = 'EXCHANGE_UNAVAILABLE'"))
+    for days, told in ((0, 1), (7, 1), (8, 0)):
+        dialer.set_clock(version=2 + days, date=DATE + datetime.timedelta(days=days))
+        assert dialer.paused_themselves()["EXCHANGE_UNAVAILABLE"] == told
 
 
 def test_an_answer_whose_agent_is_gone_is_abandoned_and_counted(

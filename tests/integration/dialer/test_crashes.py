@@ -212,12 +212,14 @@ def test_an_exchange_away_pauses_the_campaign_and_nothing_is_dialled_twice(
     again.tick()
     paused = again.campaign(campaign)
     assert (paused.state, paused.pause_reason) == (Campaign.STATE_PAUSED, "EXCHANGE_UNAVAILABLE")
+    assert again.paused_themselves() == {"ABANDON_CAP": 0, "EXCHANGE_UNAVAILABLE": 1}
     with pytest.raises(providers.ExchangeUnavailable):
         again.tick()
     exchange.away, exchange.left = False, 1_000
     again.tick()
     assert not again.calls(state=dialer_pb2.Call.STATE_DIALING)
     again.start(campaign)
+    assert again.paused_themselves() == {"ABANDON_CAP": 0, "EXCHANGE_UNAVAILABLE": 0}
     again.until_quiet(campaign)
     dialled = [line.split()[1] for line in acts.read_text().splitlines()]
     assert len(dialled) == len(set(dialled)) == 25

@@ -48,6 +48,19 @@ class CampaignState(enum.StrEnum):
     ABORTED = "ABORTED"
 
 
+class PauseReason(enum.StrEnum):
+    """Why a campaign is PAUSED."""
+
+    OPERATOR = "OPERATOR"
+    ABANDON_CAP = "ABANDON_CAP"
+    """By itself: more abandoned calls than R25 allows."""
+    EXCHANGE_UNAVAILABLE = "EXCHANGE_UNAVAILABLE"
+    """By itself: the exchange takes no calls."""
+
+
+PAUSED_ITSELF = (PauseReason.ABANDON_CAP, PauseReason.EXCHANGE_UNAVAILABLE)
+
+
 class Pacing(enum.StrEnum):
     """How many calls are begun. Progressive: one for each free agent, so none is ever abandoned for want
     of one.

@@ -35,6 +35,7 @@ from dialer_service.store.campaigns import (
     campaigns_page,
     count_calls,
     counts,
+    paused_campaigns,
     save_campaign,
     worked_campaigns,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "lock_cases",
     "other_cases",
     "overdue_calls",
+    "paused_campaigns",
     "ready",
     "save_agent",
     "save_calls",

@@ -52,6 +52,13 @@ _WORKED = sa.text(
     """
 )
 
+_PAUSED = sa.text(
+    """
+    SELECT pause_reason, count(*) AS number FROM campaigns
+    WHERE agency = :agency AND date >= :since AND state = 'PAUSED' AND pause_reason = ANY (CAST(:reasons AS text[]))
+    GROUP BY pause_reason
+    """
+)
 
 _COUNTS = sa.text(
     """
@@ -143,6 +150,12 @@ def count_calls(
 def worked_campaigns(tx: db.Transaction, agency: UUID) -> Sequence[UUID]:
     """Campaigns that need their loop: running, draining, or with calls on the line."""
     return [row.id for row in tx.execute(_WORKED, {"agency": agency})]
+
+
+def paused_campaigns(tx: db.Transaction, agency: UUID, *, since: datetime.date) -> Mapping[str, int]:
+    """Campaigns of this date and later that paused themselves and still are, by reason."""
+    rows = tx.execute(_PAUSED, {"agency": agency, "since": since, "reasons": list(domain.PAUSED_ITSELF)})
+    return {row.pause_reason: row.number for row in rows}
 
 
 def counts(

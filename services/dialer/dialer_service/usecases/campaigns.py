@@ -75,7 +75,7 @@ def move_campaign(
     CampaignStateInvalid.
     """
     was = _locked(tx, agency, campaign_id, etag)
-    changed = was.move(target, reason="OPERATOR")
+    changed = was.move(target, reason=domain.PauseReason.OPERATOR)
     return moved(tx, agency, was, changed, now=now, business_date=business_date)
 
 
@@ -84,7 +84,7 @@ def pause_for(
     agency: UUID,
     *,
     campaign_id: UUID,
-    reason: str,
+    reason: domain.PauseReason,
     now: datetime.datetime,
     business_date: datetime.date,
 ) -> None:

@@ -187,7 +187,7 @@ def _settle(
     if counted.state is domain.CampaignState.RUNNING and domain.abandon_cap_exceeded(
         abandoned=counted.abandoned_calls, live_answers=counted.live_answers
     ):
-        paused = counted.move(domain.CampaignState.PAUSED, reason="ABANDON_CAP")
+        paused = counted.move(domain.CampaignState.PAUSED, reason=domain.PauseReason.ABANDON_CAP)
         return campaigns.moved(tx, agency, counted, paused, now=now, business_date=business_date)
     return counted
 
