@@ -1,13 +1,19 @@
 """From a step of the ladder to a mail on a real server, and everything that may stand in between."""
 
+import collections
+import contextlib
 import datetime
 import hashlib
+from collections.abc import Mapping
 from uuid import UUID
 
 import pytest
 
 from notify_service.domain import mail as domain_mail
-from servicekit import blobs, facts
+from notify_service.domain import messages
+from notify_service.usecases import acts
+from recupera.case.v1 import case_pb2
+from servicekit import blobs, db, facts
 
 from .conftest import (
     AGENCY,
@@ -112,6 +118,69 @@ def test_a_refusal_suppresses_with_its_rule(
     assert notify.states() == {1: "SUPPRESSED", 2: "SENT"}
     assert sorted(notify.told()) == [("SENT", 2, True, ""), ("SUPPRESSED", 1, False, "R27")]
     assert [one.to for one in mail_server.mails] == [address(2)]
+
+
+class Counted(collections.Counter[tuple[str, str]]):
+    """Stands for a counter by channel and rule."""
+
+    def add(self, number: int, attributes: Mapping[str, str]) -> None:
+        assert set(attributes) == {"channel", "rule"}
+        self[attributes["channel"], attributes["rule"]] += number
+
+
+@pytest.fixture
+def suppressed(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """What the metric recupera_notify_suppressed_total would show."""
+    counted = Counted()
+    monkeypatch.setattr(acts, "_suppressed", counted)
+    return counted
+
+
+def test_what_rules_suppress_is_counted_by_channel_and_rule(
+    notify: Notify, case_service: CaseService, agreement_service: AgreementService, suppressed: Counted
+) -> None:
+    later = NOW + datetime.timedelta(hours=20)
+    case_service.refusals = {case(1): ("R27", None), case(2): ("R27", None), case(3): ("R01", later)}
+    case_service.changes = {case(5): {"creditor_document": " "}}
+    agreement_service.totals = {case(4): 0}
+    notify.deliver(notify.steps_due(range(1, 8)), notify.steps_due([8], channel=case_pb2.CHANNEL_SMS))
+    notify.deliver(notify.steps_due([9], date=DATE - datetime.timedelta(days=8), level="L2"))
+    notify.tick()
+    expected = {
+        ("EMAIL", "R27"): 2,
+        ("EMAIL", "NOTHING_OWED"): 1,
+        ("EMAIL", "R07"): 1,
+        ("SMS", "NO_PROVIDER"): 1,
+    }
+    assert suppressed == expected
+    assert notify.states() == {
+        **dict.fromkeys((1, 2, 4, 5, 8), "SUPPRESSED"),
+        3: "SCHEDULED",  # it waits for its hour
+        6: "SENT",
+        7: "SENT",
+        9: "EXPIRED",
+    }
+    notify.tick()
+    assert suppressed == expected
+
+
+def test_what_is_not_committed_is_not_counted(
+    notify: Notify, case_service: CaseService, suppressed: Counted
+) -> None:
+    notify.deliver(notify.steps_due([1]))
+    claim = {"limit": 10, "validity_days": 7}
+    with contextlib.suppress(ZeroDivisionError), db.begin(notify.engine, agency=AGENCY) as tx:
+        acts.claim(tx, AGENCY, channels=(), **claim)
+        raise ZeroDivisionError
+    assert notify.states() == {1: "REQUESTED"}
+    assert suppressed == {}
+    with db.begin(notify.engine, agency=AGENCY) as tx:
+        claimed = acts.claim(tx, AGENCY, channels=messages.Channel, **claim)
+    decided = [(one, messages.Suppress(rule="R26")) for one in claimed.messages]
+    for _ in range(2):  # a commit whose answer was lost is done again, and changes nothing
+        with db.begin(notify.engine, agency=AGENCY) as tx:
+            acts.leave(tx, AGENCY, decided=decided, people={}, now=NOW, business_date=DATE)
+    assert suppressed == {("EMAIL", "R26"): 1}
 
 
 def test_a_refusal_with_a_time_waits_on_the_agencys_clock(

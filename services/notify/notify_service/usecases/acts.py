@@ -14,10 +14,14 @@ from notify_service.domain import messages, templates
 from notify_service.providers import mail, texts
 from notify_service.usecases import facts
 from notify_service.usecases import texts as templates_in_force
-from servicekit import blobs, clock, db
+from servicekit import blobs, clock, db, telemetry
 
 TEXT_KIND = "message-text"
 """Kind of the blobs that keep rendered texts."""
+
+_suppressed = telemetry.counter(
+    "recupera.notify.suppressed", "{message}", "Messages that a rule suppressed for good, by channel and rule"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -251,6 +255,9 @@ def _settle(
     """One statement for all, one fact for each chunk; what only went back to be due is not told."""
     store.lock_cases(tx, agency, [one.message.case_id for one in changes])
     told = store.change(tx, agency, changes, before=before)
+    for one in told:
+        if one.state is messages.State.SUPPRESSED:
+            tx.count(_suppressed, channel=one.channel.value, rule=one.rule)
     refused = {one.message.id for one in changes if one.attempts > one.message.attempts}
     facts.messages_changed(
         tx,
