@@ -450,7 +450,9 @@ def _known(engine: sa.Engine, statement: sa.Executable) -> _Compiled | None:
 def _forget(
     key: int,
     gone: weakref.ref[Any],
-    seen: dict[int, tuple[weakref.ref[Any], _Compiled | bool | None]] = _seen,  # module names end before statements
+    seen: dict[
+        int, tuple[weakref.ref[Any], _Compiled | bool | None]
+    ] = _seen,  # module names end before statements
 ) -> None:
     entry = seen.get(key)
     if entry is not None and entry[0] is gone:

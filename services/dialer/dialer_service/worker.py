@@ -199,10 +199,10 @@ class Loop:
         answers = self._wiring.permission.reserve(self._agency, asks)
         if not answers:
             return None
-        for answer in answers:
-            if isinstance(answer, domain.Refused):
-                _refused.add(1, {"rule": answer.rule})
         with db.begin(self._engine, agency=self._agency) as tx:
+            for answer in answers:
+                if isinstance(answer, domain.Refused):
+                    tx.count(_refused, rule=answer.rule)
             agency_clock = clock.read(tx, self._agency)
             dialled = usecases.permit(
                 tx,
