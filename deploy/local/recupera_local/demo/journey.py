@@ -111,7 +111,7 @@ class Journey:
             applied = int(batch.get("rowsApplied", 0))
             gc.wait_for(
                 f"{applied} titles at the agreement service",
-                lambda: int(self._money().get("titles", 0)) >= applied,
+                lambda: where_known(lambda: int(self._money().get("titles", 0)) >= applied),
                 seconds=self.patience,
             )
             self.settle()
@@ -140,13 +140,6 @@ class Journey:
                 "requestId": self.request_id("clock", day),
             },
         )
-        gc.wait_for(
-            "the clock known to every service that is asked for sums",
-            lambda: self._where_known(
-                lambda: [self.gateway.get(f"{what}:summarize") for what in ("money", "messages", "calls")]
-            ),
-            seconds=self.patience,
-        )
 
     def upload(self, path: Path, kind: str) -> dict[str, Any]:
         """Upload a file and follow it until its rows are applied."""
@@ -154,7 +147,7 @@ class Journey:
             try:
                 name = gc.wait_for(
                     f"{path.name} uploaded",
-                    lambda: self._where_known(lambda: self._upload(path, kind)),
+                    lambda: where_known(lambda: self._upload(path, kind)),
                     seconds=self.patience,
                 )
             except gc.CallRefused as refused:
@@ -189,15 +182,6 @@ class Journey:
         """The batch's name."""
         request_id = self.request_id("upload", path.name)
         return str(self.gateway.upload(path=path, kind=kind, requestId=request_id)["name"])
-
-    def _where_known(self, call: Callable[[], T]) -> T | None:
-        """What `call` answers; None while the agency's clock, set a moment ago, is on its way to who is asked."""
-        try:
-            return call()
-        except gc.CallRefused as refused:
-            if refused.reason != "AGENCY_CLOCK_UNKNOWN":
-                raise
-            return None
 
     def batches_known(self) -> set[str]:
         return {batch["name"] for batch in self.gateway.pages("batches", "batches")}
@@ -462,7 +446,9 @@ class Journey:
                 }
             )
 
-        gc.wait_for("all services agreed on what is open", reconciled, seconds=self.patience)
+        gc.wait_for(
+            "all services agreed on what is open", lambda: where_known(reconciled), seconds=self.patience
+        )
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
@@ -477,6 +463,16 @@ class Journey:
     def request_id(self, *parts: object) -> str:
         """The same for the same command: said again after a failure it is done once."""
         return str(uuid.uuid5(_NAMESPACE, "/".join(str(part) for part in parts)))
+
+
+def where_known(call: Callable[[], T]) -> T | None:
+    """What `call` answers; None while the agency's clock, set a moment ago, is on its way to who is asked."""
+    try:
+        return call()
+    except gc.CallRefused as refused:
+        if refused.reason != "AGENCY_CLOCK_UNKNOWN":
+            raise
+        return None
 
 
 def weekdays_from(first: date, count: int) -> list[date]:
