@@ -7,8 +7,16 @@ from collections.abc import Iterator
 import pytest
 from cluster import figures, installation
 
-ORDER = ("test_install", "test_upgrade", "test_scale", "test_network", "test_security", "test_faults")
-"""Faults come last: what they kill is counted as restarted from then on."""
+ORDER = (
+    "test_install",
+    "test_upgrade",
+    "test_scale",
+    "test_network",
+    "test_security",
+    "test_faults",
+    "test_keda",
+)
+"""Faults come late: what they kill is counted as restarted from then on."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import kafka
 import pytest
-from cluster import installation, work
-
-from servicekit import topics
+from cluster import groups, installation, work
 
 SERVERS = ("case-serve", "agreement-serve")
 WORKERS = ("case-worker", "agreement-worker")
@@ -21,16 +18,16 @@ def test_servers_and_workers_go_from_one_to_three_and_back(
 ) -> None:
     for component in SERVERS:
         installed.scale(component, 1)
-    all_partitions = {component: partitions_of(component) for component in WORKERS}
+    all_partitions = {component: groups.partitions_of(component) for component in WORKERS}
     with work.disturbed(installed, tmp_path, "one to three and back"):
         for component in (*SERVERS, *WORKERS):
             installed.scale(component, 3)
         for component in WORKERS:
-            await_shares(installed, component, members=3, partitions=all_partitions[component])
+            groups.await_shares(installed, component, members=3, partitions=all_partitions[component])
         for component in (*SERVERS, *WORKERS):
             installed.scale(component, 1)
         for component in WORKERS:
-            await_shares(installed, component, members=1, partitions=all_partitions[component])
+            groups.await_shares(installed, component, members=1, partitions=all_partitions[component])
     assert not installed.restarts()
     for component in SERVERS:
         installed.scale(component, 2)
@@ -53,39 +50,3 @@ def running(installed: installation.Installation) -> int:
     name = f"{installation.RELEASE}-case-serve"
     status = installed.get("deployment", name)["status"]
     return int(status.get("readyReplicas", 0)) if status.get("replicas") == status.get("readyReplicas") else 0
-
-
-def partitions_of(component: str) -> int:
-    """How many partitions a service's workers share."""
-    service = component.removesuffix("-worker")
-    return sum(topic.partitions for topic in topics.catalog().by_name.values() if service in topic.consumers)
-
-
-def await_shares(
-    installed: installation.Installation, component: str, *, members: int, partitions: int
-) -> None:
-    """Until so many members share all partitions of the group, each having some."""
-    group = f"recupera.{component.removesuffix('-worker')}"
-
-    def shared() -> bool:
-        shares = shares_of(installed, group)
-        return len(shares) == members and all(shares.values()) and sum(shares.values()) == partitions
-
-    installation.until(f"{partitions} partitions of {group} on {members} workers", shared, seconds=180)
-
-
-def shares_of(installed: installation.Installation, group: str) -> dict[str, int]:
-    """Partitions of each member of a consumer group, as the broker says it."""
-    admin = kafka.KafkaAdminClient(bootstrap_servers=installed.bootstrap)
-    try:
-        described = admin.describe_groups([group])[group]
-    finally:
-        admin.close()
-    if described["group_state"] != "Stable":
-        return {}
-    return {
-        member["member_id"]: sum(
-            len(one["partitions"]) for one in member["member_assignment"]["assigned_partitions"]
-        )
-        for member in described["members"]
-    }

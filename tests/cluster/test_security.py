@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import kafka as driver
 import pytest
 import yaml
-from cluster import installation, work
+from cluster import groups, installation, work
 
 from recupera_local import ports
 
@@ -123,42 +122,22 @@ def test_the_lag_that_keda_asks_for_rises_and_falls(
     ]
     [trigger] = scaled["spec"]["triggers"]
     work.await_rest(installed)
-    assert lag(trigger["metadata"], installed.bootstrap) == 0
+    assert groups.lag(trigger["metadata"], installed.bootstrap) == 0
     installed.scale("dialer-worker", 0)
     try:
         placed = work.Work(installed, tmp_path, debtors=60, days=1, seed=3)
         placed.journey.set_clock(placed.journey.plan.days[0])
         placed.journey.upload(placed.journey.plan.portfolio, "PORTFOLIO")
         installation.until(
-            "facts that nobody applies", lambda: lag(trigger["metadata"], installed.bootstrap) > 0, seconds=60
+            "facts that nobody applies",
+            lambda: groups.lag(trigger["metadata"], installed.bootstrap) > 0,
+            seconds=60,
         )
     finally:
         installed.scale("dialer-worker", 1)
     installation.until(
-        "all facts applied", lambda: lag(trigger["metadata"], installed.bootstrap) == 0, seconds=60
+        "all facts applied", lambda: groups.lag(trigger["metadata"], installed.bootstrap) == 0, seconds=60
     )
-
-
-def lag(trigger: dict[str, str], bootstrap: str) -> int:
-    """The sum over a topic's partitions as KEDA's scaler makes it: Metadata, OffsetFetch of the group, ListOffsets.
-
-    A partition for which the group never told an offset counts whole, as `offsetResetPolicy: earliest` says.
-    """
-    assert trigger["offsetResetPolicy"] == "earliest"
-    group, topic = trigger["consumerGroup"], trigger["topic"]
-    consumer = driver.KafkaConsumer(
-        topic, bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False
-    )
-    admin = driver.KafkaAdminClient(bootstrap_servers=bootstrap)
-    try:
-        partitions = installation.until(topic, lambda: consumer.partitions_for_topic(topic))
-        places = [driver.TopicPartition(topic, one) for one in partitions]
-        ends = consumer.end_offsets(places)
-        told = admin.list_group_offsets({group: None})[group]
-        return sum(ends[one] - (max(told[one].offset, 0) if one in told else 0) for one in places)
-    finally:
-        admin.close()
-        consumer.close()
 
 
 def _rendered(
