@@ -19,18 +19,20 @@ def test_servers_and_workers_go_from_one_to_three_and_back(
     for component in SERVERS:
         installed.scale(component, 1)
     all_partitions = {component: groups.partitions_of(component) for component in WORKERS}
-    with work.disturbed(installed, tmp_path, "one to three and back"):
-        for component in (*SERVERS, *WORKERS):
-            installed.scale(component, 3)
-        for component in WORKERS:
-            groups.await_shares(installed, component, members=3, partitions=all_partitions[component])
-        for component in (*SERVERS, *WORKERS):
-            installed.scale(component, 1)
-        for component in WORKERS:
-            groups.await_shares(installed, component, members=1, partitions=all_partitions[component])
-    assert not installed.restarts()
-    for component in SERVERS:
-        installed.scale(component, 2)
+    try:
+        with work.disturbed(installed, tmp_path, "one to three and back"):
+            for component in (*SERVERS, *WORKERS):
+                installed.scale(component, 3)
+            for component in WORKERS:
+                groups.await_shares(installed, component, members=3, partitions=all_partitions[component])
+            for component in (*SERVERS, *WORKERS):
+                installed.scale(component, 1)
+            for component in WORKERS:
+                groups.await_shares(installed, component, members=1, partitions=all_partitions[component])
+        assert not installed.restarts()
+    finally:
+        for component in SERVERS:
+            installed.scale(component, 2)
 
 
 def test_servers_follow_their_load(installed: installation.Installation, tmp_path: Path) -> None:

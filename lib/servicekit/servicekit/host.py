@@ -459,6 +459,7 @@ class _Loop(SharedExtension):  # type: ignore[misc]
         self._failing_since = None
         for partition in waiting:
             self._positions[partition] = stored[partition]
+            self._reported.pop(partition, None)  # who had it meanwhile may have told less than we did
             consumer.seek(partition, stored[partition])
         logger.info("partitions assigned", extra={"partitions": len(waiting), "group": self._context.group})
 
@@ -548,12 +549,9 @@ class _Loop(SharedExtension):  # type: ignore[misc]
     def _report(self, consumer: kafka.Consumer) -> None:
         """Tell Kafka how far we are (lag, scaling)."""
         self._reported_at = time.monotonic()
-        self._context.progress.held = {
-            partition: offset
-            for partition, offset in self._positions.items()
-            if consumer.is_positioned(partition)
-        }
-        changed = {p: o for p, o in self._positions.items() if self._reported.get(p) != o}
+        held = {p: offset for p, offset in self._positions.items() if consumer.is_positioned(p)}
+        self._context.progress.held = held
+        changed = {p: o for p, o in held.items() if self._reported.get(p) != o}
         if changed and eventlet.tpool.execute(consumer.commit, changed):
             self._reported.update(changed)
 

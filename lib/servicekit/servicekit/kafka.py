@@ -414,15 +414,9 @@ class Consumer:
 
     def commit(self, offsets: Mapping[Partition, int], timeout_ms: int = 5_000) -> bool:
         """Tell Kafka how far we are, for lag and scaling only: False, and a line in the log, where it did not hear."""
-        ours = {
-            _in_kafka(p): OffsetAndMetadata(offset, "", -1)
-            for p, offset in offsets.items()
-            if p in self._positioned
-        }
-        if not ours:
-            return True
+        told = {_in_kafka(p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
         try:
-            self._consumer.commit(ours, timeout_ms=timeout_ms)
+            self._consumer.commit(told, timeout_ms=timeout_ms)
         except driver_errors.KafkaError as error:
             logger.info("lag not told to Kafka", extra={"reason": type(error).__name__})
             return False

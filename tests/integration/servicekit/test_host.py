@@ -19,7 +19,7 @@ from kafka.structs import TopicPartition
 
 from recupera.case.v1 import case_facts_pb2
 from recupera_local import ports
-from servicekit import db, host, ids, inbox, kafka, relay, topics
+from servicekit import db, gauges, host, ids, inbox, kafka, relay, topics
 from support import ledger, waiting
 
 TOPIC = "recupera.case.v1"
@@ -199,6 +199,67 @@ def _behind(bootstrap: str, receiver: Any) -> int:
     stored = {kafka.Partition(*place): offset for place, offset in inbox.positions(receiver.engine).items()}
     ends = kafka.ends(bootstrap, list(stored))
     return sum(ends[place] - offset for place, offset in stored.items())
+
+
+def test_progress_that_was_not_told_before_a_partition_left_is_told_when_it_is_back(
+    store: Callable[[str], Any], broker: Any, topics: str
+) -> None:
+    """Lag and scaling go by what Kafka was told."""
+    made = store("agreement")
+    options = host.Options()
+    consumer = kafka.Consumer(
+        broker.bootstrap,
+        group="recupera.agreement",
+        client_id="test",
+        subscribe=[TOPIC],
+        max_poll_records=options.max_poll_records,
+        session_timeout_ms=options.session_timeout_ms,
+        max_poll_interval_ms=options.max_poll_interval_ms,
+    )
+    loop = host._Loop()
+    loop._context = host._Context(
+        engine=made.engine,
+        wiring=None,
+        bootstrap=broker.bootstrap,
+        group="recupera.agreement",
+        options=options,
+        ready=lambda: None,
+        progress=gauges.Progress(),
+        is_paused=lambda _name: False,
+    )
+
+    def joined() -> bool:
+        consumer.poll(100)
+        loop._position(consumer)
+        return consumer.is_ready()
+
+    try:
+        waiting.until(joined, timeout=60, what="partitions")
+        place = kafka.Partition(TOPIC, 3)
+        loop._report(consumer)
+        assert _told(broker.bootstrap) == inbox.positions(made.engine)
+        inbox.restart(made.engine, {tuple(place): 7})  # as a handler's transaction leaves it
+        loop._positions[place] = 7
+        consumer.forget(place)  # as when the partition goes to another worker
+        loop._report(consumer)
+        assert _told(broker.bootstrap)[place] == 0
+        loop._position(consumer)
+        loop._report(consumer)
+        assert _told(broker.bootstrap) == inbox.positions(made.engine)
+        assert _told(broker.bootstrap)[place] == 7
+    finally:
+        consumer.close()
+
+
+def _told(bootstrap: str) -> dict[tuple[str, int], int]:
+    """How far the group is by what it told Kafka."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        group = topics.on_wire("recupera.agreement")
+        found = admin.list_group_offsets({group: None})[group]
+    finally:
+        admin.close()
+    return {(TOPIC, place.partition): at.offset for place, at in found.items()}
 
 
 def test_a_handler_longer_than_the_poll_interval_keeps_its_partitions(
