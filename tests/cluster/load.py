@@ -84,7 +84,7 @@ class Load:
         waiting.until(
             lambda: self.calls + len(self.failures) >= wanted,
             timeout=seconds,
-            what=f"{more} more calls; failed so far: {self.failed()}",
+            what=f"{more} more calls",
         )
 
     def _run(self, calls: Iterator[tuple[str, Callable[[], object]]], close: Callable[[], None]) -> None:

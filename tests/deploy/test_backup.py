@@ -96,7 +96,7 @@ def fill(connection: psycopg.Connection[Any]) -> None:
         insert = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
             table,
             sql.SQL(", ").join(sql.Identifier(column) for column, _ in needed),
-            sql.SQL(", ").join(sql.SQL(value) for value in values),  # type: ignore[arg-type]
+            sql.SQL(", ").join(sql.SQL(value) for value in values),  # type: ignore[arg-type]  # a constant of VALUES, which the types do not see
         )
         connection.execute("SET LOCAL session_replication_role = replica")
         for _ in range(2):

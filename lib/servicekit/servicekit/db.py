@@ -430,7 +430,8 @@ def _close_readers(engine: sa.Engine) -> None:
         waiting.pop().close()
 
 
-_seen: dict[int, tuple[weakref.ref[Any], _Compiled | bool | None]] = {}
+_Seen = dict[int, tuple[weakref.ref[Any], _Compiled | bool | None]]
+_seen: _Seen = {}
 """Statements by id: False when seen once, then what they were compiled to (None: cannot be)."""
 
 
@@ -438,7 +439,8 @@ def _known(engine: sa.Engine, statement: sa.Executable) -> _Compiled | None:
     key = id(statement)
     entry = _seen.get(key)
     if entry is None or entry[0]() is not statement:
-        _seen[key] = (weakref.ref(statement, lambda gone: _forget(key, gone)), False)
+        # the dictionary goes with it: when the process ends, names of modules are gone before the last statements
+        _seen[key] = (weakref.ref(statement, functools.partial(_forget, _seen, key)), False)
         return None
     compiled = entry[1]
     if isinstance(compiled, bool):
@@ -447,13 +449,7 @@ def _known(engine: sa.Engine, statement: sa.Executable) -> _Compiled | None:
     return compiled
 
 
-def _forget(
-    key: int,
-    gone: weakref.ref[Any],
-    seen: dict[
-        int, tuple[weakref.ref[Any], _Compiled | bool | None]
-    ] = _seen,  # module names end before statements
-) -> None:
+def _forget(seen: _Seen, key: int, gone: weakref.ref[Any]) -> None:
     entry = seen.get(key)
     if entry is not None and entry[0] is gone:
         del seen[key]
