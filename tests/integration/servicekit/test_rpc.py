@@ -491,13 +491,22 @@ def test_health_follows_readiness_and_liveness_does_not(
         served.close()
 
 
-def test_watching_health_holds_no_thread(served: Echo) -> None:
-    stub: Any = health_pb2_grpc.HealthStub(served.channel)
-    watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(10)]
-    assert [next(watch).status for watch in watches] == [SERVING] * 10
-    assert served.get("x").text == "x"
-    for watch in watches:
-        watch.cancel()
+def test_a_client_that_watches_health_is_told_no_and_calls_on(served: Echo) -> None:
+    watch: Any = health_pb2_grpc.HealthStub(served.channel).Watch(health_pb2.HealthCheckRequest())
+    with pytest.raises(grpc.RpcError) as refused:
+        next(watch)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": echo.SERVICE},
+    }
+    with grpc.insecure_channel(
+        served.address, options=[("grpc.service_config", json.dumps(config))]
+    ) as watching:
+        answer = echo.pb2_grpc.EchoServiceStub(watching).GetThing(
+            echo.pb2.GetThingRequest(name=THING, text="x"), timeout=10, metadata=served.metadata()
+        )
+    assert answer.text == "x"
 
 
 def test_reflection(served: Echo) -> None:

@@ -6,8 +6,8 @@ checks scope, creditor and agency, and turns whatever the method raises into an 
 its google.rpc.Status, a database that is away into UNAVAILABLE, anything else into INTERNAL with a trace id
 and no text. A method without `recupera.options.v1.access` stops the start: nothing is open by mistake.
 
-Also here: health (service name `liveness` is SERVING as long as the process answers, the others as long as
-it is ready), reflection, and a stop that lets calls in flight finish.
+Also here: health by Check (service name `liveness` is SERVING as long as the process answers, the others as
+long as it is ready), reflection, and a stop that lets calls in flight finish.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -74,7 +74,7 @@ class Server:
         self,
         server: grpc.Server,
         port: int,
-        checks: health.HealthServicer,
+        checks: _Health,
         watched: Sequence[str],
         ready: Callable[[], bool],
     ) -> None:
@@ -195,7 +195,7 @@ def run_server(
     add_servicers(cast(grpc.Server, guarded))
     if unregistered := set(descriptors) - guarded.services:
         raise ValueError(f"services named but not added: {', '.join(sorted(unregistered))}")
-    checks = health.HealthServicer()
+    checks = _Health(experimental_non_blocking=False)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     checks.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     checks.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
@@ -250,6 +250,25 @@ class _GuardedServer:
         }
         self._server.add_registered_method_handlers(service_name, guarded)
         self.services.add(service_name)
+
+
+class _Health(health.HealthServicer):
+    """Check as the package has it, and no Watch.
+
+    The package's Watch hangs the whole server when a client leaves while a status is set (grpc/grpc#43403: the
+    status waits for its sending, whose end is told by the thread that waits for the status), and a watch that
+    is open keeps a drain waiting. Kubernetes and Envoy ask Check; a client that watches takes this answer for
+    "healthy", as the standard says (gRPC proposal A17).
+    """
+
+    def Watch(  # noqa: N802  # gRPC's name of the method
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: grpc.ServicerContext,
+        send_response_callback: Callable[..., Any] | None = None,
+    ) -> NoReturn:
+        """Refuse with UNIMPLEMENTED."""
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "health is told by Check only")
 
 
 class _CappedServer(_GuardedServer):
