@@ -20,13 +20,15 @@ group membership. The outbox relay and the heartbeat are native threads beside t
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import pathlib
 import signal
 import threading
 import time
+import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -64,6 +66,8 @@ POLL_MS = 200
 PATIENCE = 1.0
 """Seconds after which polling goes on, paused, beside a handler that still works."""
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
+RESTS = (1.0, 2.0, 5.0, 15.0, 60.0)
+"""Seconds for which a timer leaves an agency alone after a failure there, by failures in a row."""
 HOUSEKEEPING = 600.0
 PAUSED_LOOK = 0.5
 """Seconds at most between two looks whether a paused timer was resumed."""
@@ -272,17 +276,23 @@ class _Timer(Entrypoint):  # type: ignore[misc]
 
 def _tick(worker: Any, method: str, is_paused: Callable[[str], bool]) -> None:
     _in_hand.is_to_end = lambda: is_paused(method)
+    _in_hand.timer = method
     started = time.perf_counter()
     try:
         with telemetry.span("timer", timer=method):
             getattr(worker, method)()
-    except Exception as error:
+    except (
+        BaseException
+    ) as error:  # also a library's panic; leaving the native thread it would be waited for for ever
         _timer_failures.add(1, {"timer": method})
-        level = logging.WARNING if delivery.is_transient(error) else logging.ERROR
-        logger.log(level, "timer failed", exc_info=error, extra={"timer": method})
+        logger.log(_level(error), "timer failed", exc_info=error, extra={"timer": method})
     finally:
-        del _in_hand.is_to_end
+        del _in_hand.is_to_end, _in_hand.timer
     _timer_seconds.record(time.perf_counter() - started, {"timer": method})
+
+
+def _level(error: BaseException) -> int:
+    return logging.WARNING if delivery.is_transient(error) else logging.ERROR
 
 
 def _wait(event: Any, seconds: float) -> bool:
@@ -338,6 +348,12 @@ class _Job:
                 self.position = self._batch.position
         except Exception as error:
             return error
+        except (
+            BaseException
+        ) as error:  # a library's panic; leaving the native thread it would be waited for for ever
+            panic = RuntimeError("a handler left with what is no Exception")
+            panic.__cause__ = error
+            return panic
         return None
 
 
@@ -662,15 +678,56 @@ def housekeep(engine: sa.Engine) -> None:
             blobs.expire(tx, clock.read(tx, agency).now())
 
 
-_ending = threading.Event()
+class _Ending:
+    """Whether this process was asked to stop. No Event: a second signal while its lock is held would wait for ever."""
+
+    asked = False
+
+
 _in_hand = threading.local()
+_rests: dict[tuple[str, uuid.UUID], tuple[int, float]] = {}
 
 
 def draining() -> bool:
     """True once this process was asked to stop, or the timer that asks was paused: a long timer ends at the next
     point from which it can go on.
     """
-    return _ending.is_set() or getattr(_in_hand, "is_to_end", bool)()
+    return _Ending.asked or getattr(_in_hand, "is_to_end", bool)()
+
+
+def each(agencies: Iterable[uuid.UUID], work: Callable[[uuid.UUID], object]) -> None:
+    """In a timer: ``work`` for each agency in turn, until ``draining``.
+
+    One that fails keeps no other waiting: it is logged and rests (``RESTS``), and the tick fails at its end with the
+    last failure. A database that is away ends the tick at once.
+    """
+    timer: str = getattr(_in_hand, "timer", "")
+    failure: Exception | None = None
+    for agency in agencies:
+        if draining():
+            break
+        failures, until = _rests.get((timer, agency), (0, 0.0))
+        if time.monotonic() < until:
+            continue
+        try:
+            work(agency)
+        except Exception as error:
+            rest = RESTS[min(failures, len(RESTS) - 1)]
+            if timer:
+                _rests[timer, agency] = (failures + 1, time.monotonic() + rest)
+            logger.log(
+                _level(error),
+                "the work of an agency failed",
+                exc_info=error,
+                extra={"timer": timer, "agency": str(agency), "failures": failures + 1, "again_in": rest},
+            )
+            failure = error
+            if db.is_unavailable(error):
+                break
+        else:
+            _rests.pop((timer, agency), None)
+    if failure is not None:
+        raise failure
 
 
 def run(
@@ -709,12 +766,11 @@ def run(
         worker, config={"recupera": context, "max_workers": 4 + len(_timers(worker))}
     )
 
-    ending = _ending
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
+        signal.signal(number, lambda *_: setattr(_Ending, "asked", True))
 
     def await_end() -> None:
-        while not ending.is_set():
+        while not _Ending.asked:
             eventlet.sleep(0.1)
         logger.info("draining")
         _remove(settings.ready_file)
@@ -731,16 +787,16 @@ def run(
         shared=[*gauges.of_tables(engine, names), *_looks(worker, engine, wiring)],
         every=options.gauges_every,
     )
-    heartbeat.start()
-    if options.relay:
-        sender.start()
-    housekeeping.start()
-    sampler.start()
-    watch.start()
-    eventlet.spawn(await_end)
     failed = False
     try:
+        _await_database(heartbeat.start)
+        if options.relay:
+            sender.start()
+        housekeeping.start()
+        sampler.start()
+        watch.start()
         container.start()
+        eventlet.spawn(await_end)  # not before: what is stopped while it starts is waited for for ever
         logger.info("working", extra={"worker": worker.name, "topics": sorted(delivery.handlers(worker))})
         if not delivery.handlers(worker):
             context.ready()
@@ -749,6 +805,9 @@ def run(
         failed = True
         logger.critical("worker stopped", exc_info=error)
     finally:
+        _Ending.asked = (
+            True  # whatever ended it: a timer that acts is not to go on when the heartbeat has stopped
+        )
         _remove(settings.ready_file)
         housekeeping.stop()
         sampler.stop()
@@ -760,6 +819,23 @@ def run(
         engine.dispose()
     if failed:
         raise SystemExit(1)
+
+
+def _await_database(begin: Callable[[], None]) -> None:
+    """``begin``, again and again while the database is away and nobody asks to stop."""
+    for pause in itertools.chain(BACKOFF, itertools.repeat(BACKOFF[-1])):
+        try:
+            begin()
+            return
+        except Exception as error:
+            if not db.is_unavailable(error):
+                raise
+            logger.warning("the database is away: waiting for it", exc_info=error)
+        until = time.monotonic() + pause
+        while time.monotonic() < until:
+            if _Ending.asked:
+                return
+            time.sleep(0.1)
 
 
 def _looks(worker: type[Worker], engine: sa.Engine, wiring: Any) -> list[gauges.Look]:
