@@ -379,6 +379,12 @@ class Installation:
         self.kubectl("scale", name, f"--replicas={replicas}")
         self.kubectl("rollout", "status", name, "--timeout=180s")
 
+    def replace(self, component: str) -> None:
+        """New pods for a Deployment, as an upgrade makes them, and wait until they are ready and the old ones going."""
+        name = f"deployment/{RELEASE}-{component}"
+        self.kubectl("rollout", "restart", name)
+        self.kubectl("rollout", "status", name, "--timeout=180s")
+
     # ---- looking at it -------------------------------------------------------------------------------------------
 
     def pods(self, component: str | None = None) -> list[dict[str, Any]]:

@@ -29,6 +29,8 @@ def test_servers_and_workers_go_from_one_to_three_and_back(
                 installed.scale(component, 1)
             for component in WORKERS:
                 groups.await_shares(installed, component, members=1, partitions=all_partitions[component])
+            for component in SERVERS:
+                installed.replace(component)
         assert not installed.restarts()
     finally:
         for component in SERVERS:
@@ -36,15 +38,17 @@ def test_servers_and_workers_go_from_one_to_three_and_back(
 
 
 def test_servers_follow_their_load(installed: installation.Installation, tmp_path: Path) -> None:
-    assert installed.usage(), "the cluster has no metrics server: an HPA cannot scale"
+    installation.until("metrics of pods, without which no HPA scales", installed.usage, seconds=120)
     scaled = {"enabled": True, "minReplicas": 1, "maxReplicas": 3, "cpuPercent": 50, "scaleDownSeconds": 15}
-    serve = {"resources": {"requests": {"cpu": "50m"}}, "autoscaling": scaled}
+    serve = {"resources": {"requests": {"cpu": "30m"}}, "autoscaling": scaled}
     installed.upgrade(changed={"services": {"case": {"serve": serve}}})
-    installation.until("one server while there is no load", lambda: running(installed) == 1, seconds=300)
-    with work.disturbed(installed, tmp_path, "scaling by load"):
-        installation.until("three servers under load", lambda: running(installed) == 3, seconds=300)
-    installation.until("one server after the load", lambda: running(installed) == 1, seconds=300)
-    installed.upgrade()
+    try:
+        installation.until("one server while there is no load", lambda: running(installed) == 1, seconds=300)
+        with work.disturbed(installed, tmp_path, "scaling by load"):
+            installation.until("three servers under load", lambda: running(installed) == 3, seconds=300)
+        installation.until("one server after the load", lambda: running(installed) == 1, seconds=300)
+    finally:
+        installed.upgrade()
 
 
 def running(installed: installation.Installation) -> int:

@@ -11,6 +11,8 @@ from cluster import groups, installation, work
 
 from recupera_local import ports
 
+pytestmark = pytest.mark.timeout(900)
+
 LOOK = """
 import errno, json, os, pathlib
 status = dict(line.split(":", 1) for line in pathlib.Path("/proc/1/status").read_text().splitlines())
@@ -125,6 +127,10 @@ def test_the_lag_that_keda_asks_for_rises_and_falls(
     assert groups.lag(trigger["metadata"], installed.bootstrap) == 0
     installed.scale("dialer-worker", 0)
     try:
+        selector = (
+            "app.kubernetes.io/component=dialer-worker"  # also those that are ending: they still apply facts
+        )
+        installed.kubectl("wait", "--for=delete", "pods", "--selector", selector, "--timeout=120s")
         placed = work.Work(installed, tmp_path, debtors=60, days=1, seed=3)
         placed.journey.set_clock(placed.journey.plan.days[0])
         placed.journey.upload(placed.journey.plan.portfolio, "PORTFOLIO")

@@ -60,7 +60,7 @@ def test_a_release_that_does_not_start_is_taken_back(
         installed.upgrade(
             *back(installed),
             changed={"image": installation.image_values(installed.settings.broken_image)},
-            timeout="2m",
+            timeout="75s",
         )
     assert images(installed) == {installed.settings.image}
     assert "ollback" in installed.revisions()[-1]["description"]

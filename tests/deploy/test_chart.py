@@ -305,6 +305,23 @@ def test_every_workload_has_a_policy_of_its_own_and_the_default_denies() -> None
     assert reached == ["case-serve"]
 
 
+def test_the_gateway_has_a_second_address_of_each_service_and_nobody_else() -> None:
+    """docs/adr/0018-two-addresses-of-a-service.md"""
+    services, pods = objects("Service"), objects("Deployment")
+    for service in ports.SERVICES:
+        one, other = services[f"r-{service}"]["spec"], services[f"r-{service}-ready"]["spec"]
+        assert one["clusterIP"] == "None"
+        assert {name: value for name, value in one.items() if name != "clusterIP"} == other
+        name, port = f"RECUPERA_{service.upper()}_ADDRESS", one["ports"][0]["port"]
+        first, second = f"r-{service}.n.svc:{port}", f"r-{service}-ready.n.svc:{port}"
+        spec = pods["r-gateway"]["spec"]["template"]["spec"]
+        assert {"name": name, "value": f"{first},{second}"} in spec["initContainers"][0]["env"]
+        spec = pods["r-notify-worker"]["spec"]["template"]["spec"]
+        assert {"name": name, "value": first} in spec["containers"][0]["env"]
+    without = objects("Service", "--set", "gateway.enabled=false")
+    assert set(without) == {f"r-{service}" for service in ports.SERVICES}
+
+
 def test_the_gateway_is_probed_where_no_pod_may_ask_and_read_where_it_cannot_be_stopped() -> None:
     pod = objects("Deployment")["r-gateway"]["spec"]["template"]["spec"]
     [envoy], [configuration] = pod["containers"], pod["initContainers"]

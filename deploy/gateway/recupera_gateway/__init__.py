@@ -59,8 +59,8 @@ class Cluster:
     """The servers of one of our services, which may offer several gRPC services."""
 
     name: str
-    host: str
-    port: int
+    hosts: Sequence[tuple[str, int]]
+    """Where they are; a later one is used while no server of those before is healthy."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,9 @@ class Pod:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What differs between places. `addresses`: host:port of each service; `jwks`: the file of public keys."""
+    """What differs between places. `addresses`: host:port of each service, several by comma (a later one is used while
+    no server of those before is healthy); `jwks`: the file of public keys.
+    """
 
     port: int
     admin_port: int
@@ -243,7 +245,7 @@ def render(settings: Settings) -> str:
         admin_port=settings.admin_port,
         services=list(dict.fromkeys(method.path.split("/")[1] for method in methods)),
         clusters=[
-            Cluster(name, *_split(settings.addresses[name]))
+            Cluster(name, [_split(address) for address in settings.addresses[name].split(",")])
             for name in dict.fromkeys(method.cluster for method in methods)
         ],
         methods=methods,

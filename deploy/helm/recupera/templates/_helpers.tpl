@@ -93,7 +93,20 @@ topologySpreadConstraints:
 
 {{- define "recupera.addresses" -}}
 {{- range $service, $values := .Values.services }}
-- {name: RECUPERA_{{ upper $service }}_ADDRESS, value: "{{ include "recupera.name" $ }}-{{ $service }}.{{ $.Release.Namespace }}.svc:{{ $values.port }}"}
+- {name: RECUPERA_{{ upper $service }}_ADDRESS, value: {{ include "recupera.address" (dict "root" $ "service" $service) | quote }}}
+{{- end }}
+{{- end }}
+
+{{/* host:port of a service's servers, or with .ending of its other Service. */}}
+{{- define "recupera.address" -}}
+{{ include "recupera.name" .root }}-{{ .service }}{{ .ending }}.{{ .root.Release.Namespace }}.svc:{{ (index .root.Values.services .service).port }}
+{{- end }}
+
+{{/* For the gateway: while every server that DNS told it of is gone, the one address behind which the cluster itself puts who is ready. */}}
+{{- define "recupera.gateway.addresses" -}}
+{{- range $service, $values := .Values.services }}
+- name: RECUPERA_{{ upper $service }}_ADDRESS
+  value: {{ include "recupera.address" (dict "root" $ "service" $service) }},{{ include "recupera.address" (dict "root" $ "service" $service "ending" "-ready") }}
 {{- end }}
 {{- end }}
 
