@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from servicekit import db
 
 UTC = datetime.UTC
+FIRST, LAST = datetime.datetime(2000, 1, 1, tzinfo=UTC), datetime.datetime(2200, 1, 1, tzinfo=UTC)
+"""The instants between which a simulated clock goes: far enough from where dates end for any term to be counted."""
 
 TABLE = sa.table(
     "agency_clock",
@@ -88,7 +90,8 @@ class AgencyClock:
     def now(self, machine: datetime.datetime | None = None) -> datetime.datetime:
         """The agency's instant, aware, UTC. ``machine`` is the machine's instant, read now when not given.
 
-        A machine clock that stepped back before ``base_machine`` gives ``base_agency``.
+        A machine clock that stepped back before ``base_machine`` gives ``base_agency``; a simulated clock stands still
+        at ``LAST``.
         """
         machine = machine or machine_now()
         if not self.simulated:
@@ -96,8 +99,9 @@ class AgencyClock:
         assert self.base_machine is not None
         assert self.base_agency is not None
         elapsed = max(machine - self.base_machine, datetime.timedelta(0))
-        microseconds = (elapsed // datetime.timedelta(microseconds=1)) * self.speed
-        return (self.base_agency + datetime.timedelta(microseconds=int(microseconds))).astimezone(UTC)
+        microseconds = int((elapsed // datetime.timedelta(microseconds=1)) * self.speed)
+        left = (LAST - self.base_agency) // datetime.timedelta(microseconds=1)
+        return (self.base_agency + datetime.timedelta(microseconds=min(microseconds, left))).astimezone(UTC)
 
     def local_date(self, machine: datetime.datetime | None = None) -> datetime.date:
         """The calendar date in the agency's zone (the business date may lag or lead it)."""

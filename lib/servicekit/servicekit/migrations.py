@@ -17,6 +17,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext, RevisionStep
 from alembic.script import ScriptDirectory
 
+from servicekit import clock
 from servicekit.db import policy_sql
 
 __all__ = [
@@ -190,8 +191,10 @@ def create_scan(op: Any, name: str, work: str) -> None:
             BEGIN
                 FOR scan IN
                     SELECT agency, CASE WHEN simulated
-                        THEN base_agency
-                            + greatest(machine - base_machine, interval '0') * CAST(speed AS double precision)
+                        THEN base_agency + interval '1 second' * least(
+                            extract(epoch FROM greatest(machine - base_machine, interval '0')) * speed,
+                            extract(epoch FROM timestamptz '{clock.LAST.isoformat()}' - base_agency)
+                        )
                         ELSE machine
                     END AS now FROM agency_clock ORDER BY agency
                 LOOP

@@ -323,6 +323,8 @@ def test_clock(house: House, api: Api) -> None:
     assert refusal(api, "SetClock", move) == ("FAILED_PRECONDITION", "CLOCK_WENT_BACK")
     move.now.CopyFrom(timestamp_pb2.Timestamp(seconds=2**60))
     assert refusal(api, "SetClock", move) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
+    move.now.CopyFrom(timestamp_pb2.Timestamp(seconds=7_258_118_401))  # 2200-01-01 00:00:01
+    assert refusal(api, "SetClock", move) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
     zone = case_service_pb2.SetClockRequest(name=clock.name, time_zone="Mars/Olympus", simulated=True)
     assert refusal(api, "SetClock", zone) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
     # an agency begins with its clock

@@ -76,13 +76,18 @@ def test_now_is_the_agencys_in_sql_as_in_python(store: Callable[..., Any]) -> No
     step = datetime.timedelta(milliseconds=1)
 
     @hypothesis.given(
-        speed=st.decimals(min_value=0, max_value=100_000, places=3),
-        elapsed=st.timedeltas(min_value=datetime.timedelta(days=-1), max_value=datetime.timedelta(days=30)),
+        speed=st.decimals(min_value=0, max_value=1_000_000, places=3),
+        elapsed=st.timedeltas(min_value=datetime.timedelta(days=-1), max_value=datetime.timedelta(days=3650)),
         base=st.datetimes(
             min_value=datetime.datetime(2020, 1, 1),  # noqa: DTZ001  hypothesis adds the zone
             max_value=datetime.datetime(2040, 1, 1),  # noqa: DTZ001  here too
             timezones=st.just(datetime.UTC),
         ),
+    )
+    @hypothesis.example(
+        speed=decimal.Decimal(1_000_000),
+        elapsed=datetime.timedelta(days=30),
+        base=datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
     )
     @hypothesis.settings(max_examples=60, deadline=None)
     def holds(speed: decimal.Decimal, elapsed: datetime.timedelta, base: datetime.datetime) -> None:

@@ -47,6 +47,8 @@ def set_clock(
         raise errors.invalid("speed_thousandths", "expected 0 to 1000000000")
     if now is not None and not simulated:
         raise errors.invalid("now", "only a simulated clock is set to an instant")
+    if now is not None and not clock.FIRST <= now <= clock.LAST:
+        raise errors.invalid("now", f"expected {clock.FIRST.isoformat()} to {clock.LAST.isoformat()}")
     created = agencies.create(tx, agency, currency=currency or "BRL", now=now or machine_now)
     known_currency = agencies.lock(tx, agency)
     assert known_currency is not None
