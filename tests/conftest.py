@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy
 from xdist.scheduler import loadscope
@@ -30,6 +31,13 @@ from recupera_local import kafka, ports, postgres, testbed
 from servicekit import db
 from support import databases
 from support import whole as whole_platform
+
+# The gate tries the same examples each time, on machines of any speed; `--hypothesis-profile=search` tries others.
+hypothesis.settings.register_profile(
+    "gate", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("search", hypothesis.settings.get_profile("gate"), derandomize=False)
+hypothesis.settings.load_profile("gate")
 
 CONTROLLER = "RECUPERA_TEST_CONTROLLER"
 WHOLE = ("tests/e2e/", "tests/contract/test_rpcs.py")

@@ -59,10 +59,14 @@ class CaseMoved(errors.ServiceError):
     status = errors.Status.ABORTED
 
 
+class Panic(BaseException):
+    """The knob `panic:<case>`, or `tick` is `panics`: as Polars raises it, no Exception."""
+
+
 class LedgerWorker(host.Worker):
-    """Knobs: `refuse:<case>` (reason), `away:<case>`, `bug:<case>`, `twice:<case>` (breaks a deferred constraint),
-    `aborted:<case>`, `sleep` (seconds in the transaction), `sleep once` (the same, one time), `tick` (the timer fails
-    when set)."""
+    """Knobs: `refuse:<case>` (reason), `away:<case>`, `bug:<case>`, `panic:<case>`, `twice:<case>` (breaks a deferred
+    constraint), `aborted:<case>`, `sleep` (seconds in the transaction), `sleep once` (the same, one time), `tick` (the
+    timer fails when set)."""
 
     name = "agreement_worker"
 
@@ -78,6 +82,8 @@ class LedgerWorker(host.Worker):
                 raise RemoteAway("told to", case=case)
             if f"bug:{case}" in knobs:
                 raise ZeroDivisionError("told to")
+            if f"panic:{case}" in knobs:
+                raise Panic
             if f"twice:{case}" in knobs:
                 tx.execute(LIMIT, [{"agency": tx.agency, "case_id": case, "number": 1}] * 2)
             if f"aborted:{case}" in knobs and self.wiring.setdefault(f"aborted:{case}", 0) < 2:
@@ -105,7 +111,7 @@ class LedgerWorker(host.Worker):
             knobs = {row.name: row.value for row in tx.execute(KNOBS)}
             tx.execute(SET, {"name": "ticks", "value": str(int(knobs.get("ticks", "0")) + 1)})
         if "tick" in knobs:
-            raise ZeroDivisionError("told to")
+            raise Panic if knobs["tick"] == "panics" else ZeroDivisionError("told to")
 
 
 def rows_of(message: case_facts_pb2.CaseFact) -> list[tuple[uuid.UUID, int]]:

@@ -11,6 +11,7 @@ import gc
 import getpass
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -89,6 +90,8 @@ class Program(Generic[S]):
 def main(program: Program[S], arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exits with 1 and a line for each setting that is missing or wrong, or for what stands in the
     way."""
+    # Process 1 of a container has no default for it: told to stop while it starts, it would go on.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     chosen = _parser(program).parse_args(arguments)
     try:
         if chosen.command == "migrate":

@@ -67,7 +67,9 @@ PATIENCE = 1.0
 """Seconds after which polling goes on, paused, beside a handler that still works."""
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 RESTS = (1.0, 2.0, 5.0, 15.0, 60.0)
-"""Seconds for which a timer leaves an agency alone after a failure there, by failures in a row."""
+"""Seconds for which a timer leaves an agency alone after a failure there, by failures in a row; no more than the third
+where it is the failure of somebody who will be back.
+"""
 HOUSEKEEPING = 600.0
 PAUSED_LOOK = 0.5
 """Seconds at most between two looks whether a paused timer was resumed."""
@@ -712,7 +714,8 @@ def each(agencies: Iterable[uuid.UUID], work: Callable[[uuid.UUID], object]) -> 
         try:
             work(agency)
         except Exception as error:
-            rest = RESTS[min(failures, len(RESTS) - 1)]
+            rests = RESTS[:3] if delivery.is_transient(error) else RESTS
+            rest = rests[min(failures, len(rests) - 1)]
             if timer:
                 _rests[timer, agency] = (failures + 1, time.monotonic() + rest)
             logger.log(

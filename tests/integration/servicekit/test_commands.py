@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 import ssl
 import sys
@@ -50,6 +51,7 @@ class Operator:
             logging.root.level,
             (sys.excepthook, threading.excepthook),
         )
+        ending = signal.getsignal(signal.SIGTERM)
         try:
             commands.main(self._program, arguments)
             code: Any = 0
@@ -59,6 +61,7 @@ class Operator:
             logging.root.handlers[:], (sys.excepthook, threading.excepthook) = handlers, hook
             logging.root.setLevel(level)
             logging.captureWarnings(False)
+            signal.signal(signal.SIGTERM, ending)
         said = self._capsys.readouterr()
         return (1, f"{said.out}{code}") if isinstance(code, str) else (int(code), said.out + said.err)
 
@@ -152,7 +155,14 @@ def _greet(settings: Any, engine: db.Engine, chosen: Any) -> int:
     if chosen.name == "nobody":
         raise ledger.CaseRefused("there is nobody", case="none")
     commands.say(f"hello {chosen.name} of {settings.service}")
+    if chosen.name == "process 1":
+        os.kill(os.getpid(), signal.SIGTERM)
     return 3
+
+
+def test_a_command_that_is_told_to_end_ends_also_as_process_1(operator: Operator) -> None:
+    """Which has no default for SIGTERM: here it is not, and the code says who ended it."""
+    assert operator.run("greet", "--name", "process 1")[0] == 128 + signal.SIGTERM
 
 
 def test_a_service_has_commands_of_its_own(operator: Operator) -> None:

@@ -78,8 +78,9 @@ def records_of(bootstrap: str, topic: str) -> list[Any]:
 
 
 def logged(process: Any, message: str) -> list[dict[str, Any]]:
-    """The worker's log lines that begin so."""
-    lines = [json.loads(line) for line in process.log.splitlines() if line.startswith("{")]
+    """The worker's log lines that begin so; one that is being written is left for later."""
+    whole = process.log[: process.log.rfind("\n") + 1]
+    lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
     return [line for line in lines if line["message"].startswith(message)]
 
 
@@ -125,13 +126,14 @@ def test_facts_travel_with_their_headers_and_in_order(
     assert logged(process, "draining")
 
 
+@pytest.mark.parametrize("tick", ["fails", "panics"])
 def test_timers_beat_beside_long_handlers_and_failures(
-    store: Callable[[str], Any], broker: Any, topics: str, worker: Callable[..., Any]
+    store: Callable[[str], Any], broker: Any, topics: str, worker: Callable[..., Any], tick: str
 ) -> None:
     sender, receiver = store("case"), store("agreement")
     process = worker(receiver, broker.bootstrap)
     process.wait_ready()
-    ledger.turn(receiver.engine, "tick", "fails")
+    ledger.turn(receiver.engine, "tick", tick)
     ledger.turn(receiver.engine, "sleep once", 4)
     agency, case = ids.new(), ids.new()
     with relayed(sender, broker.bootstrap):
@@ -345,6 +347,43 @@ def test_when_the_database_stays_away_the_worker_ends(
     assert logged(process, "worker stopped")[0]["error"]["type"].endswith("GivenUp")
     receiver.engine.dispose()
     receiver.owner.dispose()
+
+
+def test_a_worker_that_starts_while_the_database_is_away_waits_for_it(
+    broker: Any, topics: str, worker: Callable[..., Any], private_postgres: Any
+) -> None:
+    private_postgres.start()
+    receiver = _private(private_postgres)
+    private_postgres.process.kill()
+    process, ended = worker(receiver, broker.bootstrap), worker(receiver, broker.bootstrap)
+    for one in (process, ended):
+        waiting.until(lambda one=one: len(logged(one, "the database is away")) >= 2, timeout=60, what="tries")
+    ended.signal(signal.SIGTERM)
+    assert ended.wait() == 0, "whoever is told to end does not wait"
+    private_postgres.start()
+    process.wait_ready()
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    receiver.engine.dispose()
+    receiver.owner.dispose()
+
+
+def test_a_panic_in_a_handler_ends_the_worker(
+    store: Callable[[str], Any], broker: Any, topics: str, worker: Callable[..., Any]
+) -> None:
+    sender, receiver = store("case"), store("agreement")
+    agency, case = ids.new(), ids.new()
+    ledger.turn(receiver.engine, f"panic:{case}", "yes")
+    process = worker(receiver, broker.bootstrap)
+    process.wait_ready()
+    with relayed(sender, broker.bootstrap):
+        publish(sender, agency, [(case, 1)])
+        assert process.wait() == 1
+        [stopped] = logged(process, "worker stopped")
+        assert stopped["error"]["cause"]["type"].endswith("Panic")
+        ledger.turn(receiver.engine, f"panic:{case}", None)
+        worker(receiver, broker.bootstrap)
+        waiting.until(lambda: count(receiver) == 1, timeout=60, what="the fact, by the next worker")
 
 
 def _private(server: Any) -> Any:

@@ -77,14 +77,15 @@ def test_an_index_takes_effect_with_the_month_after():
     length=st.integers(0, 900),
 )
 def test_monthly_rates_are_the_sum_of_their_days(values, since, length):
-    days = series.table(LEGAL, months("2024-08", values))
+    published = dict(months("2024-08", values))
+    days = series.table(LEGAL, list(published.items()))
     first = LEGAL.begins + datetime.timedelta(days=since - 100)
     counted = Fraction(0)
     for step in range(1, length + 1):
         one = first + datetime.timedelta(days=step)
         if not days.first_day <= one <= days.last_day:
             continue
-        rate = dict(months("2024-08", values))[one.replace(day=1)]
+        rate = published[one.replace(day=1)]
         size = (series.month_after(one.replace(day=1)) - one.replace(day=1)).days
         counted += Fraction(rate, 10**8) / size
     last = first + datetime.timedelta(days=length)
