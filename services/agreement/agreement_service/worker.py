@@ -57,6 +57,8 @@ class AgreementWorker(host.Worker):
     def case_facts(self, tx: db.Transaction, found: Sequence[case_facts_pb2.CaseFact]) -> None:
         """Clock, placed and withdrawn titles, the business day; in order, placed titles together."""
         agency = uuid.UUID(bytes=found[0].agency)
+        if any(facts.kind(fact) == "titles_placed" for fact in found):
+            titles.expect(tx=tx, agency=agency)  # what comes before them locks accounts
         placed: list[case_facts_pb2.TitlesPlaced] = []
         for fact in found:
             kind = facts.kind(fact)
@@ -159,14 +161,18 @@ class AgreementWorker(host.Worker):
     @host.timer(interval=0.5)
     def act(self) -> None:
         """Register and cancel instruments at the bank."""
-        for agency in clock.with_work(self.engine, "agencies_to_ask_bank"):
-            act_at_bank(self.engine, self.wiring, agency)
+        host.each(
+            clock.with_work(self.engine, "agencies_to_ask_bank"),
+            lambda agency: act_at_bank(self.engine, self.wiring, agency),
+        )
 
     @host.timer(interval=2)
     def write_collections(self) -> None:
         """Write the collection files that were asked for."""
-        for agency in clock.with_work(self.engine, "agencies_to_collect"):
-            write_collection_files(self.engine, self.wiring, agency)
+        host.each(
+            clock.with_work(self.engine, "agencies_to_collect"),
+            lambda agency: write_collection_files(self.engine, self.wiring, agency),
+        )
 
     def _place(
         self, tx: db.Transaction, agency: uuid.UUID, placed: Sequence[case_facts_pb2.TitlesPlaced]
@@ -178,7 +184,10 @@ class AgreementWorker(host.Worker):
 
 
 def act_at_bank(engine: db.Engine, wiring: Wiring, agency: uuid.UUID) -> None:
-    """Do all acts of an agency that are due: claim and commit, ask the bank, commit the answers (architecture §7)."""
+    """Do all acts of an agency that are due: claim and commit, ask the bank, commit the answers (architecture §7).
+
+    Raises BankUnavailable, RemoteUnavailable: what was not answered stays in its acting state, to be looked up.
+    """
     for due, acting in instruments.ACTS:
         while not host.draining():
             with db.begin(engine, agency=agency) as tx:
@@ -187,6 +196,7 @@ def act_at_bank(engine: db.Engine, wiring: Wiring, agency: uuid.UUID) -> None:
             if not claimed:
                 break
             outcomes = []
+            away: Exception | None = None
             try:
                 asked = instruments.payers_wanted(wiring.bank, [one for one, _ in claimed], acting)
                 payers = wiring.parties.of(agency, asked) if asked else {}
@@ -201,28 +211,36 @@ def act_at_bank(engine: db.Engine, wiring: Wiring, agency: uuid.UUID) -> None:
                     )
                     outcomes.append((instrument, outcome, code))
             except (providers.BankUnavailable, errors.RemoteUnavailable) as error:
-                logger.warning("the bank did not answer", exc_info=error, extra={"act": acting})
+                logger.warning("the bank did not answer", extra={"act": acting})
+                away = error
             with db.begin(engine, agency=agency) as tx:
                 instruments.finish(
                     tx, agency, acting=acting, outcomes=outcomes, moment=moments.read(tx, agency)
                 )
             for _, outcome, _ in outcomes:
                 _acts.add(1, {"act": acting, "outcome": outcome.value})
-            if len(outcomes) < len(claimed):
-                return  # the rest stays in its acting state and is looked up at the next tick
+            if away is not None:
+                raise away  # the agency rests: each try claims more, and what is claimed has to be looked up
 
 
 def write_collection_files(engine: db.Engine, wiring: Wiring, agency: uuid.UUID) -> None:
-    """Write an agency's collection files that are due: claim and commit, ask who the debtors are, commit the file."""
+    """Write an agency's collection files that are due: claim and commit, ask who the debtors are, commit the file.
+
+    Raises RemoteUnavailable, RemoteRefused, CollectionFileMalformed when all were tried.
+    """
     with db.begin(engine, agency=agency) as tx:
         moment = moments.read(tx, agency)
         claimed = collections.claim(tx, agency, moment=moment)
+    failure: Exception | None = None
     for file in claimed:
         try:
             collections.write(engine, agency, file=file, directory=wiring.parties, moment=moment)
         except (errors.RemoteUnavailable, errors.RemoteRefused, pain008.CollectionFileMalformed) as error:
-            # it stays in WRITING and is written at the next tick; nothing of it has left the house
+            # it stays in WRITING and is written at another tick; nothing of it has left the house
             logger.error("a collection file was not written", exc_info=error, extra={"file": str(file.id)})
+            failure = error
+    if failure is not None:
+        raise failure
 
 
 def _is_payments(fact: imports_facts_pb2.ImportFact) -> bool:

@@ -189,30 +189,24 @@ class CaseWorker(host.Worker):
     @host.timer(interval=30.0)
     def open_days(self) -> None:
         """The business day of each agency whose calendar date has come (docs/adr/0015-daily-run-is-a-timer.md)."""
-        failure: Exception | None = None
-        for agency in clock.agencies(self.engine):
-            if host.draining():
-                return
-            try:
-                with db.begin(self.engine, agency=agency) as tx:
-                    date = days.open_due(tx, agency, hour=self.wiring.day_opens_hour)
-            except Exception as error:
-                logger.warning("business day not opened", extra={"agency": str(agency)}, exc_info=error)
-                failure = error
-                continue
-            if date:
-                logger.info("business day opened", extra={"agency": str(agency), "date": date.isoformat()})
-        if failure is not None:
-            raise failure
+        host.each(clock.agencies(self.engine), self._open_day)
+
+    def _open_day(self, agency: uuid.UUID) -> None:
+        with db.begin(self.engine, agency=agency) as tx:
+            date = days.open_due(tx, agency, hour=self.wiring.day_opens_hour)
+        if date:
+            logger.info("business day opened", extra={"agency": str(agency), "date": date.isoformat()})
 
     @host.timer(interval=1.0)
     def run_cleared_slices(self) -> None:
         """Slices whose due and breach run was over before their date was open here."""
-        for agency in clock.with_work(self.engine, "agencies_to_run"):
-            while not host.draining():
-                with db.begin(self.engine, agency=agency) as tx:
-                    if days.run_cleared(tx, agency, partition=None, limit=1) == 0:
-                        break
+        host.each(clock.with_work(self.engine, "agencies_to_run"), self._run_cleared)
+
+    def _run_cleared(self, agency: uuid.UUID) -> None:
+        while not host.draining():
+            with db.begin(self.engine, agency=agency) as tx:
+                if days.run_cleared(tx, agency, partition=None, limit=1) == 0:
+                    break
 
     @host.looks_at(_behind, _open)
     def look_at_days(self) -> None:
@@ -227,15 +221,17 @@ class CaseWorker(host.Worker):
     @host.timer(interval=60.0)
     def watch_days(self) -> None:
         """Slices of the daily run that are late: an alarm for people; the slice waits on, and is never skipped."""
-        for agency in clock.agencies(self.engine):
-            with db.begin(self.engine, agency=agency) as tx:
-                late = days.late(tx, agency, minutes=self.wiring.late_slice_minutes)
-            for date, count in late.items():
-                _late.add(count)
-                logger.error(
-                    "slices of the daily run are late",
-                    extra={"agency": str(agency), "date": date.isoformat(), "slices": count},
-                )
+        host.each(clock.agencies(self.engine), self._watch_days)
+
+    def _watch_days(self, agency: uuid.UUID) -> None:
+        with db.begin(self.engine, agency=agency) as tx:
+            late = days.late(tx, agency, minutes=self.wiring.late_slice_minutes)
+        for date, count in late.items():
+            _late.add(count)
+            logger.error(
+                "slices of the daily run are late",
+                extra={"agency": str(agency), "date": date.isoformat(), "slices": count},
+            )
 
 
 def _moment(tx: db.Transaction, fact: object) -> moments.Moment:

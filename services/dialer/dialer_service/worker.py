@@ -93,14 +93,20 @@ class DialerWorker(host.Worker):
 def run_campaigns(engine: db.Engine, wiring: Wiring, *, seconds: float = TICK) -> None:
     """One tick: every campaign of every agency that needs its loop, in turns while work is found, for so many seconds.
 
-    A campaign that fails does not keep the others from their turn; the last failure is raised at the end. Calls begun
-    stay where they are, and the next tick takes them up.
+    An agency or a campaign that fails does not keep the others from their turn; the last failure is raised at the end.
+    Calls begun stay where they are, and the next tick takes them up.
     """
     failure: Exception | None = None
     loops: collections.deque[Loop] = collections.deque()
-    for agency in clock.with_work(engine, "agencies_to_dial"):
+
+    def gather(agency: UUID) -> None:
         with db.begin(engine, agency=agency) as tx:
-            loops += [Loop(engine, wiring, agency, one) for one in usecases.worked_campaigns(tx, agency)]
+            loops.extend(Loop(engine, wiring, agency, one) for one in usecases.worked_campaigns(tx, agency))
+
+    try:
+        host.each(clock.with_work(engine, "agencies_to_dial"), gather)
+    except Exception as error:
+        failure = error
     ends = time.monotonic() + seconds
     while loops:
         loop = loops.popleft()

@@ -130,7 +130,8 @@ class ImportServicer(imports_service_pb2_grpc.ImportServiceServicer):
                     run=receive,
                 )
         except BaseException:
-            self._erase(agency, blob.id)
+            if not used:  # else its batch may be committed, or be soon: it is left to its retention
+                self._erase(agency, blob.id)
             raise
         if not used:  # the answer of an earlier upload: its file is there already
             self._erase(agency, blob.id)

@@ -75,13 +75,15 @@ class ImportWorker(host.Worker):
     @host.timer(interval=0.4, eager=True)
     def read_files(self) -> None:
         """Read what was uploaded, a file at a time; what a killed worker was reading is read again from its start."""
-        for agency in clock.with_work(self.engine, "agencies_to_read"):
-            while not host.draining():
-                with db.begin(self.engine, agency=agency) as tx:
-                    job = usecases.claim_reading(tx, agency, clock=clock.read(tx, agency))
-                if job is None:
-                    break
-                self._read(agency, job.batch)
+        host.each(clock.with_work(self.engine, "agencies_to_read"), self._read_all)
+
+    def _read_all(self, agency: uuid.UUID) -> None:
+        while not host.draining():
+            with db.begin(self.engine, agency=agency) as tx:
+                job = usecases.claim_reading(tx, agency, clock=clock.read(tx, agency))
+            if job is None:
+                break
+            self._read(agency, job.batch)
 
     def _read(self, agency: uuid.UUID, batch: domain.Batch) -> None:
         try:
@@ -163,18 +165,18 @@ class ImportWorker(host.Worker):
     @host.timer(interval=1.0, eager=True)
     def roll_back(self) -> None:
         """Take batches back: one call to case or agreement a step, each step committed before the next."""
-        for agency in clock.with_work(self.engine, "agencies_to_roll_back"):
-            with db.begin(self.engine, agency=agency) as tx:
-                job = usecases.claim_rollback(tx, agency, clock=clock.read(tx, agency))
-            if job is not None:
-                self._roll_back(agency, job)
+        host.each(clock.with_work(self.engine, "agencies_to_roll_back"), self._roll_back)
 
-    def _roll_back(self, agency: uuid.UUID, job: store.Job) -> None:
+    def _roll_back(self, agency: uuid.UUID) -> None:
+        with db.begin(self.engine, agency=agency) as tx:
+            job = usecases.claim_rollback(tx, agency, clock=clock.read(tx, agency))
+        if job is None:
+            return
         step: domain.RollbackStep | None = domain.RollbackStep(job.step)
         batch_id = job.batch.id
         while step is not None:
             try:
-                # RemoteUnavailable leaves the tick: the batch stays with this worker, and the next tick goes on
+                # RemoteUnavailable lets the agency rest: the batch stays with this worker, which goes on then
                 self.wiring.remote.roll_back(agency, batch_id, step)
             except errors.RemoteRefused as refused:
                 if step not in (domain.RollbackStep.BEGIN, domain.RollbackStep.TITLES):

@@ -6,10 +6,14 @@ import threading
 
 import pytest
 
+from agreement_service import worker
 from agreement_service.domain import plans
+from agreement_service.store import accounts as account_store
 from agreement_service.store import payments as payment_store
 from agreement_service.usecases import agreements, life, titles
-from servicekit import errors
+from recupera.case.v1 import case_facts_pb2
+from servicekit import dates, errors, ids
+from support import waiting
 
 TUESDAY = datetime.date(2026, 10, 6)
 MONTH = datetime.date(2026, 12, 21)
@@ -177,3 +181,36 @@ def test_the_guard_is_given_back(agency, shared):
     for _ in range(2):
         with agency.tx() as tx:
             payment_store.guard_unidentified(tx, agency.agency, shared=shared)
+
+
+def test_titles_placed_behind_a_promise_wait_for_payments_before_they_lock(agency):
+    """A payment that finds nothing holds the guard and comes for the account that the promise locks."""
+    (known,) = agency.place((TUESDAY, 100_000))
+    said = case_facts_pb2.CaseFact(agency=agency.agency.bytes, subject=known.case_id.bytes)
+    said.occurred_at.FromDatetime(datetime.datetime.combine(agency.today, datetime.time(13)))
+    said.business_date.CopyFrom(dates.to_proto(agency.today))
+    promise = said.contact_recorded
+    promise.case_id, promise.contact_id = known.case_id.bytes, ids.new().bytes
+    promise.promise_date.CopyFrom(dates.to_proto(MONTH))
+    promise.promise_amount_minor, promise.currency = 1_000, "BRL"
+    fact, (placed,) = agency.fact([(TUESDAY, 50_000)])
+    placing = case_facts_pb2.CaseFact(agency=agency.agency.bytes, titles_placed=fact)
+    handler = worker.AgreementWorker()
+    handler.engine, handler.wiring = agency.engine, agency.wiring
+
+    def take():
+        with agency.tx() as tx:
+            handler.case_facts(tx, [said, placing])
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with agency.tx() as tx:
+            payment_store.guard_unidentified(tx, agency.agency, shared=False)
+            taking = pool.submit(take)
+            waiting.until(
+                lambda: agency.rows("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"),
+                what="the placement to wait for the guard",
+            )
+            assert known.case_id in account_store.lock(tx, agency.agency, [known.case_id])
+        taking.result(timeout=60)
+    assert agency.title(placed).state == "OPEN"
+    assert len(agency.rows("SELECT FROM promises")) == 1

@@ -302,7 +302,8 @@ def test_a_file_that_case_did_not_answer_for_is_written_later(agency, desk):
     agency.set_clock(day(10))
     file_id = desk.collect(day(20))
     there, agency.parties = agency.parties, Away()
-    desk.write()
+    with pytest.raises(errors.RemoteUnavailable):
+        desk.write()
     assert agency.rows("SELECT state FROM collection_files")[0].state == "WRITING"
     agency.parties = there
     desk.write()

@@ -71,7 +71,8 @@ def test_a_pix_instrument_is_a_charge_whose_code_the_bank_gives(agency, server):
 def test_a_connection_cut_after_the_bank_committed_is_looked_up_not_repeated(agency, server):
     agreement = agree(agency)
     server.drop_next = True
-    agency.act()
+    with pytest.raises(pix_api.PixUnavailable):
+        agency.act()
     states = sorted(one.state for one in charges(agency, agreement))
     assert "REGISTERING" in states
     agency.act()
@@ -84,7 +85,8 @@ def test_a_connection_cut_after_the_bank_committed_is_looked_up_not_repeated(age
 def test_a_bank_that_is_away_is_asked_again(agency, server):
     agreement = agree(agency)
     server.fail_next = [503]
-    agency.act()
+    with pytest.raises(pix_api.PixUnavailable):
+        agency.act()
     assert "REGISTERING" in {one.state for one in charges(agency, agreement)}
     agency.act()
     assert [one.state for one in charges(agency, agreement)] == ["REGISTERED"] * 2
@@ -109,7 +111,8 @@ def test_a_removal_whose_answer_is_lost_is_looked_up(agency, server):
     agency.act()
     agency.cancel(agreement)
     server.drop_next = True
-    agency.act()
+    with pytest.raises(pix_api.PixUnavailable):
+        agency.act()
     agency.act()
     assert {one.state for one in charges(agency, agreement)} == {"CANCELLED"}
     removals = [path for method, path in server.writes() if method == "PATCH"]

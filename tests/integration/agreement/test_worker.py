@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agreement_service import worker
+from agreement_service import providers, worker
 from agreement_service.domain import accounts, plans
 from agreement_service.store import accounts as account_store
 from agreement_service.store import daily as daily_store
@@ -15,7 +15,7 @@ from agreement_service.usecases import republish, titles
 from recupera.agreement.v1 import agreement_pb2
 from recupera.case.v1 import case_facts_pb2
 from recupera.imports.v1 import imports_facts_pb2, imports_pb2
-from servicekit import clock, dates, ids, testing
+from servicekit import clock, dates, delivery, errors, ids, testing
 
 TUESDAY = datetime.date(2026, 10, 6)
 MONTH = datetime.date(2026, 12, 21)
@@ -319,3 +319,52 @@ def test_a_day_without_agreements_is_done_at_once(agency, partition):
     deliver(agency, case_fact(agency, day_opened=opened), partition=partition)
     (done,) = facts_of(agency, "day_done")
     assert done.partition == partition
+
+
+def states_at(agency, house):
+    rows = agency.rows("SELECT state FROM instruments WHERE agency = %s ORDER BY state", house.agency)
+    return [row.state for row in rows]
+
+
+def test_a_bank_that_is_away_lets_the_agency_rest_and_the_others_have_their_turn(agency):
+    """What was answered before is committed; what was not stays begun."""
+
+    class Bank(providers.OfflineBank):
+        asked = 0
+
+        def register(self, order):
+            self.asked += 1
+            if self.asked == 2:
+                raise providers.BankUnavailable("429")
+            return super().register(order)
+
+    other = type(agency)(agency.engine, agency.owner_url)
+    assert agency.agency < other.agency
+    for one in (agency, other):
+        (placed,) = one.place((TUESDAY, 100_000))
+        one.agree(placed.case_id, terms=TERMS)
+    agency.bank = Bank()
+    ticking = delivery.instance(worker.AgreementWorker, engine=agency.engine, wiring=agency.wiring)
+    with pytest.raises(providers.BankUnavailable):
+        ticking.act()
+    assert states_at(agency, agency) == ["REGISTERED"] + ["REGISTERING"] * 3
+    assert states_at(agency, other) == ["REGISTERED"] * 4
+    ticking.act()
+    assert states_at(agency, agency) == ["REGISTERED"] * 4
+
+
+def test_a_collection_file_that_fails_does_not_keep_other_agencies_waiting(agency, monkeypatch):
+    written = []
+
+    def write(engine, wiring, of_agency):
+        written.append(of_agency)
+        if of_agency == agency.agency:
+            raise errors.RemoteUnavailable("case is away")
+
+    other = type(agency)(agency.engine, agency.owner_url)
+    monkeypatch.setattr(worker, "write_collection_files", write)
+    monkeypatch.setattr(clock, "with_work", lambda engine, scan: [agency.agency, other.agency])
+    ticking = delivery.instance(worker.AgreementWorker, engine=agency.engine, wiring=agency.wiring)
+    with pytest.raises(errors.RemoteUnavailable):
+        ticking.write_collections()
+    assert written == [agency.agency, other.agency]

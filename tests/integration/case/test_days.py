@@ -6,11 +6,12 @@ from uuid import uuid4
 
 import pytest
 
+from case_service import worker
 from case_service.domain import contact
 from case_service.store import days as stored
 from case_service.usecases import agency as agency_usecases
 from case_service.usecases import cases, days
-from servicekit import clock, dates, db, errors, testing
+from servicekit import clock, dates, db, delivery, errors, testing
 
 from .conftest import DATE, NOW, House, row
 
@@ -195,6 +196,35 @@ def test_a_day_done_before_the_date_is_open_is_remembered(house: House) -> None:
     assert steps(house.take()) == {"call-1": 1}
     with db.begin(house.engine, agency=house.agency) as tx:
         assert days.run_cleared(tx, house.agency, partition=None) == 0
+
+
+@pytest.mark.parametrize("broken", ["run_cleared", "late"])
+def test_an_agency_that_fails_does_not_keep_the_others_from_their_turn(
+    house: House, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    other = house.of(uuid4())
+    other.set_clock()
+    houses = sorted([house, other], key=lambda one: one.agency)
+    for one in houses:
+        one.day_done(DATE)
+        one.open_day(DATE)
+    original = getattr(days, broken)
+    seen = []
+
+    def wrong(tx: db.Transaction, agency: object, **options: object) -> object:
+        if agency == houses[0].agency:
+            raise RuntimeError("a mistake of ours")
+        seen.append(agency)
+        return original(tx, agency, **options)
+
+    monkeypatch.setattr(days, broken, wrong)
+    ticking = delivery.instance(worker.CaseWorker, engine=house.engine, wiring=house.wiring)
+    with pytest.raises(RuntimeError):
+        ticking.run_cleared_slices() if broken == "run_cleared" else ticking.watch_days()
+    assert set(seen) == {houses[1].agency}
+    if broken == "run_cleared":
+        done = [len(one.rows("SELECT FROM day_slices WHERE state = 'DONE'")) for one in houses]
+        assert done == [0, 24]
 
 
 def test_a_later_days_done_never_skips_the_earlier_slice(house: House) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from dialer_service import domain, providers
+from dialer_service import domain, providers, usecases
 from recupera.dialer.v1 import dialer_pb2
 from servicekit import errors, testing
 from support import waiting
 
 from . import dialling_child
-from .conftest import CaseService, Dialer, Keys
+from .conftest import AGENCY, OTHER_AGENCY, CaseService, Dialer, Keys
 
 Campaign = dialer_pb2.Campaign
 NUMBERS = range(25)
@@ -131,8 +131,8 @@ def test_two_workers_one_lease_and_the_other_takes_over(
 
     campaign = dialer.run(NUMBERS, agents=1, max_attempts=2)
     with (
-        child(dialer, case_address, keys, acts, lease_seconds=1.5) as one,
-        child(dialer, case_address, keys, acts, lease_seconds=1.5) as other,
+        child(dialer, case_address, keys, acts, lease_seconds=6) as one,
+        child(dialer, case_address, keys, acts, lease_seconds=6) as other,
     ):
         waiting.until(dialer.connected, what="a connected call")
         for _ in range(3):
@@ -272,3 +272,26 @@ def test_a_campaign_that_fails_does_not_keep_the_others_from_their_turn(dialer: 
     with pytest.raises(RuntimeError):
         again.tick()
     assert again.campaign(good).calls_made > 0
+
+
+def test_an_agency_that_fails_does_not_keep_the_others_from_their_turn(
+    dialer: Dialer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = dataclasses.replace(dialer, agency=OTHER_AGENCY)
+    other.set_clock()
+    first, second = dialer.run(range(2), agents=1), other.run(range(2), agents=1)
+    worked = usecases.worked_campaigns
+
+    def wrong(tx: object, agency: object) -> object:
+        if agency == AGENCY:
+            raise RuntimeError("a mistake of ours")
+        return worked(tx, agency)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(usecases, "worked_campaigns", wrong)
+        with pytest.raises(RuntimeError):
+            dialer.tick()
+    assert dialer.campaign(first).calls_made == 0
+    assert other.campaign(second).calls_made > 0
+    dialer.tick()
+    assert dialer.campaign(first).calls_made > 0

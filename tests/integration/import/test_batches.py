@@ -15,7 +15,7 @@ from recupera.imports.v1 import imports_pb2, imports_service_pb2
 from servicekit import acts, db, errors, ids, testing
 from support import portfolio
 
-from .conftest import AGENCY, Site
+from .conftest import AGENCY, OTHER, Site
 from .test_uploads import refused
 
 pytestmark = pytest.mark.feature("S2-41")
@@ -315,3 +315,23 @@ def test_the_present_state_is_published_again(site: Site) -> None:
         open_batch.name.rpartition("/")[2].replace("-", "")
     ] * open_batch.slices
     assert done.slices
+
+
+def test_an_agency_that_fails_does_not_keep_the_others_from_their_turn(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    creditor = ids.new()
+    first = site.upload(portfolio.content(portfolio.rows(2)), creditor=creditor)
+    second = site.upload(portfolio.content(portfolio.rows(2)), agency=OTHER)
+
+    def away(*_: object) -> str:
+        raise errors.RemoteUnavailable("case is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.remote, "creditor_reference", away)
+        with pytest.raises(errors.RemoteUnavailable):
+            site.worker.read_files()
+    assert site.get(first.name).state == Batch.STATE_RECEIVED
+    assert site.get(second.name, OTHER).state == Batch.STATE_APPLYING
+    site.worker.read_files()
+    assert site.get(first.name).refusal_code == "CREDITOR_UNKNOWN"

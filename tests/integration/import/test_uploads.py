@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 import sqlalchemy as sa
 from google.api import httpbody_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from import_service import usecases
 from recupera.imports.v1 import imports_pb2, imports_service_pb2
 from servicekit import db
 from support import portfolio, waiting
@@ -65,6 +67,32 @@ def test_the_same_file_twice_is_one_batch(site: Site) -> None:
     empty = site.read(b"\n")
     assert (empty.state, empty.refusal_code) == (imports_pb2.Batch.STATE_REJECTED, "EMPTY_FILE")
     assert site.upload(b"\n").name != empty.name
+
+
+def test_a_file_whose_commit_is_in_doubt_is_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch was committed and the answer to COMMIT was lost, as at a failover."""
+    content = portfolio.content(portfolio.rows(3))
+    receive = usecases.receive
+
+    def in_doubt(tx: db.Transaction, *arguments: Any, **options: Any) -> Any:
+        view = receive(tx, *arguments, **options)
+        commit = tx._commit
+
+        def lost(transaction: Any) -> None:
+            commit(transaction)
+            raise psycopg.OperationalError("the answer was lost")
+
+        tx._commit = lost  # type: ignore[method-assign]
+        return view
+
+    with monkeypatch.context() as patched:
+        patched.setattr(usecases, "receive", in_doubt)
+        assert refused(lambda: site.upload(content, request_id="r")).code == grpc.StatusCode.UNAVAILABLE
+    assert stored(site) == (1, 1)
+    batch = site.upload(content, request_id="r")
+    assert stored(site) == (1, 1)
+    site.worker.read_files()
+    assert site.get(batch.name).rows_good == 3
 
 
 def test_a_request_id_gives_the_same_answer(site: Site) -> None:

@@ -1,5 +1,7 @@
 """Killed in the middle of the act, or the database away with outcomes in hand: never twice, never forgotten."""
 
+import collections
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -11,9 +13,9 @@ import pytest
 import sqlalchemy
 
 from notify_service.usecases import acts as usecase
-from servicekit import acts, db
+from servicekit import acts, db, host
 
-from .conftest import SENDER, Keys, MailServer, Notify, address
+from .conftest import AGENCY, OTHER_AGENCY, SENDER, CaseService, Keys, MailServer, Notify, address
 
 CHILD = textwrap.dedent(
     """
@@ -149,6 +151,7 @@ def test_the_database_away_with_outcomes_in_hand(
     monkeypatch.setattr(dispatcher, method, cutting)
     with pytest.raises(sqlalchemy.exc.OperationalError):
         dispatcher.tick()
+    dispatcher._rests.clear()
     for _ in range(2):
         dispatcher.tick()
     assert set(notify.states().values()) == {"SENT"}
@@ -178,6 +181,60 @@ def test_a_commit_in_doubt_gives_back_what_did_not_leave(
     with pytest.raises(sqlalchemy.exc.OperationalError):
         dispatcher.tick()
     assert set(notify.states().values()) == {"ACTING"}
+    dispatcher._rests.clear()
+    dispatcher.tick()
+    assert notify.states() == {1: "SENT", 2: "SENT"}
+    assert len(mail_server.mails) == 2
+
+
+@pytest.mark.parametrize("sent", [0, 3, 4, 5])
+def test_a_drain_in_the_middle_of_a_slice_sends_no_more(
+    notify: Notify,
+    case_service: CaseService,
+    mail_server: MailServer,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: int,
+) -> None:
+    """Asked to end with everything prepared (0), inside a group of acts (3, 5), between two groups (4)."""
+    notify.deliver(notify.steps_due(list(range(1, 11))))
+    dispatcher = notify.make_dispatcher(acts_in_flight=4)
+    with monkeypatch.context() as patched:
+        patched.setattr(host, "draining", lambda: bool(case_service.items) and len(mail_server.mails) >= sent)
+        dispatcher.tick()
+    assert len(mail_server.mails) == sent
+    expected = collections.Counter({"SENT": sent, "REQUESTED": 10 - sent})
+    assert collections.Counter(notify.states().values()) == expected
+    dispatcher.tick()
+    assert set(notify.states().values()) == {"SENT"}
+    assert sorted(one.to for one in mail_server.mails) == sorted(address(number) for number in range(1, 11))
+    assert sorted(notify.told()) == [("SENT", number, True, "") for number in range(1, 11)]
+
+
+def test_an_agency_that_fails_rests_and_the_others_have_their_turn(
+    notify: Notify, mail_server: MailServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = dataclasses.replace(notify, agency=OTHER_AGENCY)
+    other.set_clock()
+    notify.deliver(notify.steps_due([1]))
+    other.deliver(other.steps_due([2]))
+    dispatcher = notify.make_dispatcher()
+    decide = dispatcher._decide
+    failing = [AGENCY]
+
+    def wrong(agency: object, *arguments: object) -> object:
+        if agency in failing:
+            raise RuntimeError("a mistake of ours")
+        return decide(agency, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dispatcher, "_decide", wrong)
+    with pytest.raises(RuntimeError):
+        dispatcher.tick()
+    assert notify.states() == {1: "REQUESTED", 2: "SENT"}
+    [line] = [one for one in caplog.records if one.getMessage() == "what is due stays due for now"]
+    assert line.exc_info is not None
+    dispatcher.tick()  # it rests: nothing is tried, nothing fails
+    failing.clear()
+    dispatcher._rests.clear()
     dispatcher.tick()
     assert notify.states() == {1: "SENT", 2: "SENT"}
     assert len(mail_server.mails) == 2

@@ -40,6 +40,11 @@ class CaseBalance:
         return sum(subject.total_minor for subject in self.subjects)
 
 
+def expect(*, tx: db.Transaction, agency: uuid.UUID) -> None:
+    """Titles are placed later in this transaction: keep out payments that find nothing, before any row is locked."""
+    payment_store.guard_unidentified(tx, agency, shared=True)
+
+
 def place(
     *,
     tx: db.Transaction,
@@ -50,7 +55,7 @@ def place(
 ) -> None:
     """Take over placed titles and give them the payments that waited for them. The same titles again change nothing."""
     titles, contracts = _columns(placed, date=moment.business_date)
-    payment_store.guard_unidentified(tx, agency, shared=True)
+    expect(tx=tx, agency=agency)
     waiting = payment_store.lock_unidentified(
         tx,
         agency,

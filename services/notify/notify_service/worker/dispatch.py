@@ -21,12 +21,12 @@ from notify_service import store
 from notify_service.domain import messages
 from notify_service.providers import mail, remote
 from notify_service.usecases import acts
-from servicekit import clock, db, errors, facts, telemetry
+from servicekit import clock, db, errors, facts, host, telemetry
 
 BUDGET = 2.0
-"""Seconds after which a tick begins no other slice, so that a drain does not wait long."""
+"""Seconds after which a tick begins no other slice, so that agencies that come meanwhile are seen."""
 RESTS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Machine seconds without trying, after the first, second, .. failure of a neighbour in a row."""
+"""Machine seconds without trying, after the first, second, .. failure of an agency in a row."""
 
 _log = logging.getLogger("recupera.notify.dispatch")
 _verdicts = telemetry.counter(
@@ -75,13 +75,30 @@ class Dispatcher:
         self._rests: dict[uuid.UUID, tuple[int, float]] = {}
 
     def tick(self) -> None:
-        """Send what is due for every agency, in turns, until nothing is or the time is over."""
+        """Send what is due for every agency, in turns, until nothing is, the time is over or the process drains.
+
+        An agency that fails rests and keeps no other from its turn; the tick fails at its end with the last failure. A
+        database that is away ends it at once.
+        """
         until = time.monotonic() + BUDGET
         left = (agency for agency, changes in self._pending.items() if changes)
         agencies = {*clock.with_work(self._engine, "agencies_to_send"), *left}
         waiting = [agency for agency in sorted(agencies) if self._awake(agency)]
+        failure: Exception | None = None
         while waiting and time.monotonic() < until:
-            waiting = [agency for agency in waiting if self._turn(agency)]
+            going = []
+            for agency in waiting:
+                try:
+                    if self._turn(agency):
+                        going.append(agency)
+                except Exception as error:
+                    self._rest(agency, problem=type(error).__name__, error=error)
+                    if db.is_unavailable(error):
+                        raise
+                    failure = error
+            waiting = going
+        if failure is not None:
+            raise failure
 
     def _awake(self, agency: uuid.UUID) -> bool:
         return agency not in self._rests or self._rests[agency][1] <= time.monotonic()
@@ -99,17 +116,20 @@ class Dispatcher:
             _slices.record(time.perf_counter() - started)
         return more
 
-    def _rest(self, agency: uuid.UUID, *, problem: str) -> None:
+    def _rest(self, agency: uuid.UUID, *, problem: str, error: Exception | None = None) -> None:
         failures = self._rests.get(agency, (0, 0.0))[0] + 1
         seconds = RESTS[min(failures, len(RESTS)) - 1]
         self._rests[agency] = (failures, time.monotonic() + seconds)
         _log.warning(
             "what is due stays due for now",
+            exc_info=error,
             extra={"agency": str(agency), "problem": problem, "failures": failures, "again_in": seconds},
         )
 
     def _slice(self, agency: uuid.UUID) -> bool:
         self._flush(agency)
+        if host.draining():
+            return False
         with db.begin(self._engine, agency=agency) as tx:
             claimed = acts.claim(
                 tx,
@@ -184,14 +204,18 @@ class Dispatcher:
         return ready, renewed
 
     def _act(self, agency: uuid.UUID, prepared: Sequence[acts.Prepared], claimed: acts.Slice) -> bool:
-        """Act on a slice; False where the provider went away."""
+        """Act on a slice; False where the provider went away. What is not begun when the process drains stays due."""
         with contextlib.ExitStack() as open_lines:
             lines: dict[messages.Channel, mail.Line] = {}
             for group in facts.chunks(prepared, self._limits.acts_in_flight):
+                if host.draining():
+                    break
                 begun = self._begin(agency, group, claimed)
                 for one in group:
                     if one.message.id not in begun:
                         continue
+                    if host.draining():
+                        break  # those that are left did not leave: the flush gives them back
                     channel = one.message.channel
                     if channel not in lines:
                         lines[channel] = open_lines.enter_context(self._providers[channel].line())
