@@ -18,7 +18,10 @@ from support import calls, portfolio, two_agencies, whole
 
 from .conftest import Two
 
-pytestmark = pytest.mark.feature("S2-41")
+pytestmark = [
+    pytest.mark.feature("S2-41"),
+    pytest.mark.timeout(900),  # two agencies have their day within whichever test comes first
+]
 
 GOOD = portfolio.rows(2)
 SETTLED = {"STATE_REJECTED", "STATE_APPLIED", "STATE_APPLIED_WITH_ERRORS", "STATE_AWAITING_APPROVAL"}

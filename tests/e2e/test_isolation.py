@@ -686,6 +686,14 @@ TABLES = """
 """
 
 
+def at_one_moment(first: psycopg.Connection, second: psycopg.Connection) -> None:
+    """Let the transactions that both begin now see the same, whatever others commit meanwhile."""
+    for connection in (first, second):
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    [(snapshot,)] = first.execute("SELECT pg_export_snapshot()").fetchall()
+    second.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+
+
 @pytest.mark.parametrize("service", digest.SERVICES)
 def test_no_table_gives_rows_of_another_agency(service: str, two: Two, whole: whole.Whole) -> None:
     """As the service's own role: without a scope no row, with one agency's scope only its rows, of every table; and no
@@ -717,12 +725,16 @@ def test_no_table_gives_rows_of_another_agency(service: str, two: Two, whole: wh
             assert role.execute(count).fetchall() == [(0,)], f"{table} gives rows without a scope"
             for agency in (two.ours.id, two.other.id):
                 role.rollback()
+                own.rollback()
+                at_one_moment(role, own)  # the services are at work
                 role.execute("SELECT set_config('app.agency', %s, true)", [str(agency)])
                 seen = {row[0] for row in role.execute(agencies).fetchall()}
                 assert seen <= {agency}, f"{table} gives rows of {seen}"
                 where = sql.SQL("{} WHERE agency = {}").format(count, sql.Literal(agency))
                 assert role.execute(count).fetchall() == own.execute(where).fetchall()
                 if seen:
+                    role.rollback()
+                    role.execute("SELECT set_config('app.agency', %s, true)", [str(agency)])
                     filled.add(table)
                     other = two.other.id if agency == two.ours.id else two.ours.id
                     change = sql.SQL("UPDATE {} SET agency = {}").format(

@@ -25,6 +25,12 @@ DOCUMENTS = ("debtor_document", "guarantor_document")
 PHONES = ("phone_1", "phone_2", "guarantor_phone")
 SHORT = 7
 """Shorter digits or names may stand anywhere by chance."""
+CHANCE = re.compile(
+    rb"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"  # a UUID
+    rb"|\b(?:[0-9a-f]{32}|[0-9a-f]{16})\b"  # a trace or a span
+    rb"|(?<![\w.])\d+\.\d{6,}"  # seconds, a sum
+)
+"""Random digits: nine of them are a Portuguese telephone or tax number once in a while."""
 
 
 def plain(text: str) -> str:
@@ -77,11 +83,45 @@ def personal(two: Two, whole: whole.Whole, gateway: calls.Client) -> set[bytes]:
 
 def leaks(where: str, content: bytes, personal: set[bytes]) -> list[str]:
     """Where a person is named; the file is read once however many names there are."""
-    return [f"{where}: {hit.decode()!r}" for hit in sorted(set(_pattern(personal).findall(content)))[:5]]
+    hits = _pattern(personal).findall(CHANCE.sub(b" ", content))
+    return [f"{where}: {hit.decode()!r}" for hit in sorted(set(hits))[:5]]
 
 
 def _pattern(personal: set[bytes]) -> re.Pattern[bytes]:
     return re.compile(b"|".join(map(re.escape, sorted(personal))))
+
+
+PERSONS = {b"912345678", b"39053344705"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"message": "called 912345678", "trace_id": "912345678abcdef0912345678abcdef0"}',
+        '{"message": "called +351912345678"}',
+        '{"message": "called", "to": "912345678", "took": 0.912345678}',
+        '{"trace_id": "0123456789abcdef0123456789abcdef", "span_id": "0123456789abcdef912345678"}',
+        "GET /v1/cases?document=39053344705&x=0189912345678abc 200 0.0123456",
+        "agencies/01890000-0000-7000-8000-000000000001/numbers/912345678",
+    ],
+)
+def test_a_persons_number_is_found_beside_random_digits(line: str) -> None:
+    assert leaks("log", line.encode(), PERSONS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"message": "called", "trace_id": "912345678abcdef0123456789abcdef0", "span_id": "abc912345678def0"}',
+        "00-0123456789abcdef0123912345678abc-0912345678abcdef-01",
+        "agencies/01890000-0000-7000-8000-912345678abc/cases",
+        'recupera_seconds_sum{role="serve"} 12.9123456789',
+        "started_created 1.7912345678e+09",
+        "2026-11-23T10:11:12.912345678Z",
+    ],
+)
+def test_random_digits_are_no_persons(line: str) -> None:
+    assert not leaks("log", line.encode(), PERSONS)
 
 
 def test_the_search_finds_what_it_looks_for(two: Two, personal: set[bytes], whole: whole.Whole) -> None:

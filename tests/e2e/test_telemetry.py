@@ -185,9 +185,9 @@ def test_a_trace_goes_on_through_calls_and_facts(collector: otlp.Collector) -> N
 
 
 def lines(whole: whole.Whole) -> Iterator[dict[str, Any]]:
-    """The log lines of the services."""
+    """The log lines of the services, but for one that is being written."""
     for process in PROCESSES:
-        for line in (whole.state_dir / "log" / f"{process}.log").read_text().splitlines():
+        for line in (whole.state_dir / "log" / f"{process}.log").read_bytes().split(b"\n")[:-1]:
             yield json.loads(line)
 
 

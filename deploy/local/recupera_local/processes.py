@@ -107,7 +107,7 @@ class Process:
     def _spawn(self) -> subprocess.Popen[bytes]:
         privileges = UNPRIVILEGED if self.unprivileged and os.geteuid() == 0 else ()
         with self.log.open("ab") as log:
-            return subprocess.Popen(
+            child = subprocess.Popen(
                 ["setpriv", *privileges, f"--pdeathsig={self.death_signal}", "--", *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -115,6 +115,12 @@ class Process:
                 env=dict(self.environ),
                 process_group=0,  # Ctrl-C is for the runner, which stops its children in order
             )
+        # It outlives a runner that is killed now: setpriv asks for the signal last before it gives way to the command.
+        # The command line, which anybody may read, is empty while the kernel changes programs.
+        command = Path(f"/proc/{child.pid}/cmdline")
+        while child.poll() is None and command.read_bytes().partition(b"\0")[0] in (b"", b"setpriv"):
+            time.sleep(0.001)
+        return child
 
     def check(self) -> bool:
         """Whether it is ready (a step: done). Raises ProcessFailed when it ended or its time is over."""

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recupera.agreement.v1 import agreement_facts_pb2
 from recupera.case.v1 import case_facts_pb2
+from recupera_local import ports
 from servicekit import auth, dates, ids
 from servicekit import topics as catalog
 from support import waiting
@@ -32,7 +33,7 @@ def environ(agency: Any, broker: Any, topics: str, database_of_test: Any, tmp_pa
         **os.environ,
         "RECUPERA_DATABASE_URL_AGREEMENT": database_of_test.url,
         "RECUPERA_KAFKA": broker.bootstrap,
-        "RECUPERA_RPC_PORT": str(_free_port()),
+        "RECUPERA_RPC_PORT": str(ports.free_ports(1)[0]),
         "RECUPERA_DRAIN_DELAY": "0",
         "RECUPERA_JWKS_FILE": str(tmp_path / "jwks.json"),
         "RECUPERA_SERVICE_KEY_FILE": str(tmp_path / "agreement.json"),
@@ -40,14 +41,6 @@ def environ(agency: Any, broker: Any, topics: str, database_of_test: Any, tmp_pa
         "RECUPERA_CASE_ADDRESS": "127.0.0.1:1",
         "RECUPERA_ALLOW_SIMULATED_CLOCK": "1",
     }
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture

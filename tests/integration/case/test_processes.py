@@ -95,7 +95,7 @@ def test_serve_and_worker(
             waiting.until(lambda: outbox() == 0, timeout=30, what="the relay has sent all")
         for running in (serve, worker):
             running.send_signal(signal.SIGTERM)
-            assert running.wait(timeout=30) == 0
+            assert running.wait(timeout=60) == 0
     assert not (tmp_path / "ready").exists()
     for command in (["republish", "--agency", str(AGENCY)], ["replay"]):
         with process(environment, *command) as running:

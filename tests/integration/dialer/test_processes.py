@@ -63,7 +63,7 @@ def test_serve_and_worker_on_the_real_broker(
     produce(broker.bootstrap, dialer.clock_changed(), dialer.steps_due(range(20)))
     with process("serve", environment) as serve, process("worker", environment) as worker:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as connection:
-            grpc.channel_ready_future(connection).result(timeout=30)
+            grpc.channel_ready_future(connection).result(timeout=60)
             outside = Dialer(
                 dialer.engine,
                 dialer.owner,
@@ -94,8 +94,8 @@ def test_serve_and_worker_on_the_real_broker(
             calls = {call.name.rpartition("/")[2] for call in outside.calls()}
         worker.send_signal(signal.SIGTERM)
         serve.send_signal(signal.SIGTERM)
-        assert worker.wait(timeout=30) == 0
-        assert serve.wait(timeout=30) == 0
+        assert worker.wait(timeout=60) == 0
+        assert serve.wait(timeout=60) == 0
         assert not ready.exists()
     assert len(calls) == 20
     told = [fact for fact in consume(broker.bootstrap) if fact.HasField("call_ended")]

@@ -99,6 +99,20 @@ def test_a_child_started_from_a_thread_that_ends_lives_on(tmp_path: Path) -> Non
     assert not made.alive
 
 
+def test_a_child_that_was_started_is_no_longer_the_one_that_asks_for_its_protection(tmp_path: Path) -> None:
+    made = processes.Process(name="made", command=["sleep", "600"], log=tmp_path / "log")
+    for _ in range(20):
+        made.start()
+        assert psutil.Process(made.pid).cmdline() == ["sleep", "600"]
+        made.kill()
+
+
+def test_a_child_that_cannot_be_started_is_reported(tmp_path: Path) -> None:
+    made = processes.Process(name="made", command=["no such program"], log=tmp_path / "log")
+    with pytest.raises(processes.ProcessFailed, match=r"made ended with exit code 127(.|\n)*no such program"):
+        processes.start_all([made])
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_no_child_outlives_its_runner(tmp_path: Path, how: signal.Signals) -> None:
     program = (

@@ -15,7 +15,9 @@ import yaml
 from recupera_local import ports, processes
 from support import waiting
 
-UP = 120.0
+pytestmark = pytest.mark.timeout(900)  # it starts up to twice in a test
+
+UP = 240.0
 """Seconds: the machine may be busy with other tests."""
 
 
@@ -113,7 +115,7 @@ def test_it_runs_as_printed_and_stops_on_ctrl_c(run: Run) -> None:
     assert len(calls) >= 8
     for call in calls:
         # A person pastes slower: what one call changes has reached every service before the next.
-        waiting.until(lambda call=call: run.works(call), what=call)  # type: ignore[misc]
+        waiting.until(lambda call=call: run.works(call), timeout=60, what=call)  # type: ignore[misc]
 
     second = run.again()
     assert "runs already" in second

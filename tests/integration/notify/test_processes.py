@@ -43,7 +43,7 @@ class Process:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.running.send_signal(number)
-        return self.running.wait(30)
+        return self.running.wait(60)
 
 
 @pytest.fixture

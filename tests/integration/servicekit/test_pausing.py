@@ -70,7 +70,7 @@ def test_a_paused_topic_waits_whole_while_workers_come_and_go(
     first.wait()
     before = ticks(receiver)
     # timers go on; in the time of fifty ticks the facts, which are there, would have been applied many times over
-    waiting.until(lambda: ticks(receiver) > before + 50, timeout=30, what="ticks while the topic is paused")
+    waiting.until(lambda: ticks(receiver) > before + 50, timeout=90, what="ticks while the topic is paused")
     assert len(ledger.applied(receiver.owner)) == 60
 
     assert pausing.resume(receiver.engine, [TOPIC]) == [TOPIC]
