@@ -9,6 +9,7 @@ Blocking. In a worker call it from `prepare` or a timer, which the host runs in 
 inside a transaction (architecture.md §4).
 """
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -27,6 +28,8 @@ Response = TypeVar("Response", bound=Message)
 Result = TypeVar("Result")
 
 MAX_MESSAGE = 8 * 1024 * 1024
+_BALANCED = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+"""Calls go round all addresses of a name. grpcio's default keeps to one, so a service's other replicas would idle."""
 
 _NOT_THE_INPUT = frozenset(
     {
@@ -50,8 +53,8 @@ _duration = telemetry.histogram(
 
 
 class Channel:
-    """A connection to one service, shared by all threads; connects when first used and again after a
-    failure.
+    """Connections to one service, one to each address of its name, shared by all threads; connects when first used
+    and again after a failure.
     """
 
     def __init__(self, address: str, signer: auth.Signer) -> None:
@@ -60,6 +63,7 @@ class Channel:
         self.grpc = grpc.insecure_channel(
             address,
             options=[
+                ("grpc.service_config", _BALANCED),
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
                 ("grpc.max_send_message_length", 4 * MAX_MESSAGE),
                 ("grpc.initial_reconnect_backoff_ms", 100),
@@ -78,7 +82,7 @@ class Channel:
         self.close()
 
     def close(self) -> None:
-        """End the connection; calls in flight are cancelled."""
+        """End the connections; calls in flight are cancelled."""
         self.grpc.close()
 
     def call(

@@ -13,6 +13,8 @@ import contextlib
 import dataclasses
 import importlib
 import logging
+import socket
+import ssl
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,15 +23,17 @@ import kafka.errors as driver_errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.consumer.group import KafkaConsumer
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.net.compat import KafkaNetClient
 from kafka.net.sasl import register_sasl_mechanism
 from kafka.net.sasl.abc import SaslMechanism
 from kafka.net.sasl.plain import SaslMechanismPlain
 from kafka.net.sasl.scram import SaslMechanismScram
+from kafka.net.selector import NetworkSelector
 from kafka.producer.kafka import KafkaProducer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from servicekit import db, topics
 from servicekit import settings as settings_module
-from servicekit import topics
 from servicekit.delivery import Record
 
 Unavailable = driver_errors.KafkaError
@@ -50,6 +54,16 @@ Refused = (
 )
 """What Kafka answers to a record that it will not take however often it comes."""
 BOOTSTRAP_MS = 10_000
+HANDSHAKE = 5.0
+"""Seconds that a broker may be silent in a TLS handshake: half of a bootstrap, so that another broker gets a turn."""
+SOCKET_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, db.DEAD_PEER["keepalives_idle"]),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, db.DEAD_PEER["keepalives_interval"]),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, db.DEAD_PEER["keepalives_count"]),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, db.DEAD_PEER["tcp_user_timeout"]),
+)
 FETCH_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
 
@@ -128,6 +142,7 @@ def _connection(where: Where) -> dict[str, Any]:
     told: dict[str, Any] = {
         "bootstrap_servers": bootstrap_servers(where),
         "bootstrap_timeout_ms": BOOTSTRAP_MS,
+        "socket_options": SOCKET_OPTIONS,
     }
     if isinstance(where, str):
         return told
@@ -168,14 +183,35 @@ def _telling(text: str) -> bool:
     return "SSL" in text or "Sasl" in text
 
 
+class _Impatient(NetworkSelector):  # type: ignore[misc] # kafka-python has no types
+    """kafka-python's loop, but for TLS handshakes, in which the driver would wait for ever: a broker that takes the
+    connection and says nothing would stop the refresh of metadata, and with it the client.
+    """
+
+    def wait_read(self, fileobj: Any, timeout_at: float | None = None) -> Any:
+        if timeout_at is None and isinstance(fileobj, ssl.SSLSocket) and fileobj.version() is None:
+            timeout_at = time.monotonic() + HANDSHAKE
+        return super().wait_read(fileobj, timeout_at)
+
+
 def _connected(driver: Callable[..., Any], where: Where, **options: Any) -> Any:
     """One of kafka-python's clients, connected. Raises ``Unreachable``."""
+    made: list[KafkaNetClient] = []
+
+    def client(**config: Any) -> KafkaNetClient:
+        made.append(KafkaNetClient(net=_Impatient(**config), **config))
+        return made[-1]
+
     answer = _Answer()
     _connecting.addHandler(answer)
     try:
-        return driver(**_connection(where), **options)
-    except driver_errors.KafkaTimeoutError as error:
-        raise Unreachable(f"{', '.join(bootstrap_servers(where))}: {answer.text}") from error
+        return driver(**_connection(where), kafka_client=client, **options)
+    except BaseException as error:
+        for one in made:  # the driver leaves its thread and its sockets behind
+            one.close()
+        if isinstance(error, driver_errors.KafkaTimeoutError):
+            raise Unreachable(f"{', '.join(bootstrap_servers(where))}: {answer.text}") from error
+        raise
     finally:
         _connecting.removeHandler(answer)
 
@@ -313,15 +349,20 @@ class Consumer:
             reconnect_backoff_max_ms=1_000,
             metrics_enabled=False,
         )
-        self._consumer.subscribe(topics=[topics.on_wire(name) for name in subscribe], listener=self._noted)
-        # A member that leads its group before it knows the topics assigns nothing, and does not look again.
-        # `topics`
+        try:
+            self._subscribe(subscribe)
+        except BaseException:
+            self.close()
+            raise
+
+    def _subscribe(self, names: Sequence[str]) -> None:
+        self._consumer.subscribe(topics=[topics.on_wire(name) for name in names], listener=self._noted)
+        # A member that leads its group before it knows the topics assigns nothing, and does not look again. `topics`
         # waits until it knows them.
         self._consumer.topics()
-        for name in subscribe:
+        for name in names:
             found = len(self._consumer.partitions_for_topic(topics.on_wire(name)) or ())
             if found != topics.catalog()[name].partitions:
-                self._consumer.close(autocommit=False)
                 raise TopicMissing(f"{name} has {found} partitions")
 
     def poll(self, timeout_ms: int) -> dict[Partition, list[Record]]:

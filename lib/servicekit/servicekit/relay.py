@@ -33,6 +33,8 @@ BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 HOLD = 30.0
 """Seconds until a partition is tried again whose first record Kafka refused; the others go on."""
 PROBE_ROWS = 200
+PROBE_ROUNDS = 5
+"""So many times ``PROBE_ROWS`` records one by one without a refusal, and the rest goes the usual way."""
 RENEW = leases.LEASE / 5
 COUNTED = 100_000
 """Rows of the outbox that are counted: more are told as so many."""
@@ -128,6 +130,8 @@ class Relay:
         """
         with _connect(self._engine) as connection:
             for place in self._due():
+                if self._stop.is_set() or not leases.hold(self._engine, "relay", holder=self._holder):
+                    return
                 self._probe(connection, place)
             producer = kafka.Producer(self._bootstrap, client_id=f"{self._source}-relay")
             try:
@@ -156,11 +160,15 @@ class Relay:
         return [place for place, due in self._held.items() if due <= now]
 
     def _probe(self, connection: psycopg.Connection[Any], place: tuple[str, int]) -> None:
-        """Send what waits for a held partition record by record: what is before the refused one passes, and
-        when all does the partition is free again."""
+        """Send what waits for a held partition record by record: what is before the refused one passes. When
+        all does, or much of it (others wait, and the lease runs), the partition is free again."""
         producer = kafka.Producer(self._bootstrap, client_id=f"{self._source}-relay", batch_bytes=0)
         try:
-            while rows := _read_place(connection, place):
+            for _ in range(PROBE_ROUNDS):
+                if self._stop.is_set():
+                    return
+                if not (rows := _read_place(connection, place)):
+                    break
                 _delete(connection, self._send(connection, producer, rows))
             del self._held[place]
         except Incomplete as error:

@@ -94,6 +94,73 @@ def test_a_refused_record_holds_up_only_its_partition(
     assert first == {3: [1, 2, 3, 5, 6, 7], 4: list(range(1, 20))}
 
 
+@pytest.fixture
+def growing(sender: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Partition 3, held, whose backlog grows as fast as it is sent record by record; the versions published."""
+    agency, (case, _), published = ids.new(), in_partitions(3, 4), list[int]()
+    read = relay._read_place
+
+    def publish_and_read(connection: Any, place: tuple[str, int]) -> list[Any]:
+        published.extend(range(len(published) + 1, len(published) + 6))
+        publish(sender, agency, case, range(published[-5], published[-1] + 1))
+        return read(connection, place)
+
+    monkeypatch.setattr(relay, "_read_place", publish_and_read)
+    monkeypatch.setattr(relay, "PROBE_ROWS", 5)
+    return published
+
+
+def test_a_probe_does_not_keep_the_others_waiting(
+    sender: Any, broker: Any, topics: str, growing: list[int]
+) -> None:
+    _, free = in_partitions(3, 4)
+    publish(sender, ids.new(), free, range(1, 4))
+    running = relay.Relay(sender.engine, broker.bootstrap, source="case")
+    running._held[TOPIC, 3] = 0.0
+    running.start()
+    waiting.until(lambda: not testing.published(sender.engine), timeout=40, what="an empty outbox")
+    publish(sender, ids.new(), free, range(4, 6))
+    waiting.until(lambda: not testing.published(sender.engine), timeout=40, what="an empty outbox")
+    running.stop()
+    found = sent(broker.bootstrap)
+    assert len(growing) == relay.PROBE_ROUNDS * relay.PROBE_ROWS
+    assert [fact.version for partition, fact in found if partition == 3] == growing
+    assert [fact.version for partition, fact in found if partition == 4] == [1, 2, 3, 4, 5]
+
+
+def test_a_relay_that_is_stopped_leaves_its_probe(
+    sender: Any, broker: Any, topics: str, growing: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "PROBE_ROUNDS", 1_000_000)
+    running = relay.Relay(sender.engine, broker.bootstrap, source="case")
+    running._held[TOPIC, 3] = 0.0
+    running.start()
+    waiting.until(lambda: len(growing) >= 15, what="some rounds")
+    running.stop()
+    assert db.read(sender.engine, agency=None, statement=HOLDER) == [], "it has ended, and gave its lease up"
+
+
+def test_a_relay_that_lost_its_lease_probes_no_more(
+    sender: Any, broker: Any, topics: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def hold(*_args: Any, **_options: Any) -> bool:
+        asked.append(len(asked) < 2)  # for the relay to begin, and for the first partition
+        return asked[-1]
+
+    monkeypatch.setattr(leases, "hold", hold)
+    agency = ids.new()
+    for case in in_partitions(3, 4):
+        publish(sender, agency, case, range(1, 4))
+    running = relay.Relay(sender.engine, broker.bootstrap, source="case")
+    running._held |= {(TOPIC, 3): 0.0, (TOPIC, 4): 0.0}
+    running.start()
+    waiting.until(lambda: len(asked) > 3, what="the next look for the lease")
+    running.stop()
+    assert {partition for partition, _ in sent(broker.bootstrap)} == {3}
+
+
 def test_one_relay_at_a_time_and_the_next_takes_over(sender: Any, broker: Any, topics: str) -> None:
     agency, case = ids.new(), ids.new()
     one = relay.Relay(sender.engine, broker.bootstrap, source="case")

@@ -27,6 +27,7 @@ import httpx
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
@@ -44,10 +45,17 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 class Echo:
     """A running echo server and a client of it with a person's token."""
 
-    def __init__(self, folder: Path, ready: Callable[[], bool] = lambda: True) -> None:
-        self.keys = echo.Keys(folder)
+    def __init__(
+        self,
+        folder: Path,
+        ready: Callable[[], bool] = lambda: True,
+        *,
+        keys: echo.Keys | None = None,
+        port: int = 0,
+    ) -> None:
+        self.keys = keys or echo.Keys(folder)
         self.servicer = echo.EchoServicer()
-        self.settings = settings.load(echo.EchoSettings, self.keys.environ())
+        self.settings = settings.load(echo.EchoSettings, self.keys.environ(RECUPERA_RPC_PORT=str(port)))
         self.server = rpc.run_server(
             settings=self.settings,
             add_servicers=lambda server: echo.pb2_grpc.add_EchoServiceServicer_to_server(
@@ -413,27 +421,136 @@ def test_a_stream_that_fails_in_the_middle_gives_what_came_before(served: Echo) 
     assert refused(lambda: next(down)).reason == "THING_ALREADY_CLOSED"
 
 
-def test_streams_are_capped_and_calls_still_answered(served: Echo) -> None:
-    waiting_request = echo.pb2.GetThingRequest(text="wait")
-    held = [
-        served.stub.DownloadThing(waiting_request, timeout=30, metadata=served.metadata()) for _ in range(2)
-    ]
-    for _ in held:
-        assert served.servicer.started.acquire(timeout=10)
-    for call in (
-        lambda: served.stub.DownloadThing(waiting_request, timeout=10, metadata=served.metadata()),
-        lambda: served.stub.UploadThing(iter([]), timeout=10, metadata=served.metadata()),
-        lambda: served.stub.Talk(iter([]), timeout=10, metadata=served.metadata()),
-    ):
-        told = refused(call)
-        assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
-    assert served.get("meanwhile").text == "meanwhile"
-    for call in held:
-        call.cancel()
-    for _ in held:
-        assert served.servicer.finished.acquire(timeout=10)
+def test_two_open_uploads_keep_other_uploads_out_and_no_download(served: Echo) -> None:
+    with _open_upload(served), _open_upload(served):
+        for call in (
+            lambda: served.stub.UploadThing(iter([]), timeout=10, metadata=served.metadata()),
+            lambda: served.stub.Talk(iter([]), timeout=10, metadata=served.metadata()),
+        ):
+            told = refused(call)
+            assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
+            assert told.text.endswith("try again")
+        assert _downloads(served)
+        assert served.get("meanwhile").text == "meanwhile"
+    waiting.until(lambda: _uploads(served), what="the place to be given back")
 
-    waiting.until(lambda: _uploads(served), what="the streams to be given back")
+
+def test_two_open_downloads_keep_other_downloads_out_and_no_upload(served: Echo) -> None:
+    with _open_download(served), _open_download(served):
+        told = refused(
+            lambda: served.stub.DownloadThing(
+                echo.pb2.GetThingRequest(), timeout=10, metadata=served.metadata()
+            )
+        )
+        assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
+        assert _uploads(served)
+        assert served.get("meanwhile").text == "meanwhile"
+    waiting.until(lambda: _downloads(served), what="the place to be given back")
+
+
+def test_calls_are_answered_beside_every_stream_that_may_be_open(served: Echo) -> None:
+    with contextlib.ExitStack() as opened:
+        for _ in range(2):
+            opened.enter_context(_open_upload(served))
+            opened.enter_context(_open_download(served))
+        codes = opened.enter_context(_open_reflections(served, 3))
+        assert served.get("meanwhile").text == "meanwhile"
+        assert _status(served, rpc.LIVENESS) == SERVING
+        exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert [codes.get(timeout=10), codes.get(timeout=10)] == [exhausted, exhausted], "one is let in"
+        assert served.get("meanwhile").text == "meanwhile"
+
+
+@contextlib.contextmanager
+def _open_upload(served: Echo) -> Iterator[None]:
+    more: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    more.put(echo.pb2.UploadThingRequest(chunk=b"a"))
+    call = served.stub.UploadThing.future(iter(more.get, None), timeout=60, metadata=served.metadata())
+    assert served.servicer.started.acquire(timeout=10)
+    yield
+    more.put(None)
+    assert call.result().size == 1
+
+
+@contextlib.contextmanager
+def _open_download(served: Echo) -> Iterator[None]:
+    request = echo.pb2.GetThingRequest(text="wait")
+    call = served.stub.DownloadThing(request, timeout=60, metadata=served.metadata())
+    assert served.servicer.started.acquire(timeout=10)
+    yield
+    call.cancel()
+    assert served.servicer.finished.acquire(timeout=10)
+
+
+@contextlib.contextmanager
+def _open_reflections(served: Echo, number: int) -> Iterator["queue.SimpleQueue[grpc.StatusCode]"]:
+    """So many streams, without deadline; the codes of those that ended."""
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(served.channel)
+    ended: queue.SimpleQueue[grpc.StatusCode] = queue.SimpleQueue()
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(number):
+            more: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            more.put(reflection_pb2.ServerReflectionRequest(list_services=""))
+            call = stub.ServerReflectionInfo(iter(more.get, None))
+            call.add_done_callback(lambda done: ended.put(done.code()))
+            open_ones.callback(more.put, None)
+            open_ones.callback(call.cancel)
+        yield ended
+
+
+class Line:
+    """A connection to a server that can fall silent, as when the client's machine is gone: nobody says goodbye."""
+
+    def __init__(self, port: int) -> None:
+        self.silent = threading.Event()
+        self._to = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._join, daemon=True).start()
+
+    def _join(self) -> None:
+        with (
+            self._listener.accept()[0] as client,
+            socket.create_connection(("127.0.0.1", self._to)) as server,
+        ):
+            back = threading.Thread(target=self._carry, args=(server, client), daemon=True)
+            back.start()
+            self._carry(client, server)
+            back.join()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                if not self.silent.is_set():
+                    target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Take no more."""
+        self._listener.close()
+
+
+def test_a_client_that_is_gone_gives_its_streams_place_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc, "_KEEPALIVE", [(name, time // 50) for name, time in rpc._KEEPALIVE])
+    served = Echo(tmp_path)
+    line = Line(served.server.port)
+    more: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    more.put(echo.pb2.UploadThingRequest(chunk=b"a"))
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{line.port}") as channel:
+            stub: Any = echo.pb2_grpc.EchoServiceStub(channel)
+            call = stub.UploadThing.future(iter(more.get, None), timeout=300, metadata=served.metadata())
+            assert served.servicer.started.acquire(timeout=10)
+            line.silent.set()
+            assert served.servicer.finished.acquire(timeout=20)
+            waiting.until(lambda: _uploads(served), what="the place to be given back")
+            more.put(None)
+            call.cancel()
+    finally:
+        line.close()
+        served.close()
 
 
 def test_an_upload_that_is_broken_off_ends_and_gives_its_place_back(
@@ -454,6 +571,14 @@ def test_an_upload_that_is_broken_off_ends_and_gives_its_place_back(
 def _uploads(served: Echo) -> bool:
     try:
         served.stub.UploadThing(iter([]), timeout=10, metadata=served.metadata())
+    except grpc.RpcError:
+        return False
+    return True
+
+
+def _downloads(served: Echo) -> bool:
+    try:
+        list(served.stub.DownloadThing(echo.pb2.GetThingRequest(), timeout=10, metadata=served.metadata()))
     except grpc.RpcError:
         return False
     return True
@@ -488,6 +613,37 @@ def test_health_follows_readiness_and_liveness_does_not(
             assert _status(served, rpc.LIVENESS) == SERVING
             assert served.get("x").text == "x"
     finally:
+        served.close()
+
+
+def test_a_drain_does_not_wait_for_a_check_that_hangs_nor_hear_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc, "_READY_INTERVAL", 0.01)
+    hang, hung, answer = threading.Event(), threading.Event(), threading.Event()
+
+    def ready() -> bool:
+        if hang.is_set():
+            hung.set()
+            assert answer.wait(60)
+        return True
+
+    def checking() -> bool:
+        return any(thread.name == "readiness" for thread in threading.enumerate())
+
+    served = Echo(tmp_path, ready)
+    try:
+        assert _status(served, "") == SERVING
+        hang.set()
+        assert hung.wait(10)
+        threading.Thread(target=served.server.drain, kwargs={"delay": 30.0}, daemon=True).start()
+        waiting.until(lambda: _status(served, "") == NOT_SERVING, what="the drain to say no")
+        assert checking()
+        answer.set()
+        waiting.until(lambda: not checking(), what="the check that says yes")
+        assert _status(served, "") == NOT_SERVING
+    finally:
+        answer.set()
         served.close()
 
 
@@ -775,12 +931,72 @@ def test_the_client_streams(served: Echo) -> None:
     early = down("wait")
     assert next(early).size == 0
     early.close()  # type: ignore[attr-defined]
-    waiting.until(lambda: _uploads(served), what="the stream that was left to end")
+    waiting.until(lambda: _downloads(served), what="the stream that was left to end")
     chunks = [echo.pb2.UploadThingRequest(chunk=b"abc")] * 4
     assert channel.upload(stub.UploadThing, chunks, agency=AGENCY, timeout=10).size == 12
     bad = [echo.pb2.UploadThingRequest(parent=f"agencies/{OTHER}")]
     with pytest.raises(errors.RemoteRefused, match="another agency"):
         channel.upload(stub.UploadThing, bad, agency=AGENCY, timeout=10)
+
+
+def test_the_client_spreads_its_calls_over_all_addresses(tmp_path: Path) -> None:
+    one = Echo(tmp_path)
+    two = Echo(tmp_path, keys=one.keys)
+    addresses = f"ipv4:127.0.0.1:{one.server.port},127.0.0.1:{two.server.port}"
+    try:
+        with client.Channel(addresses, one.keys.signer()) as channel:
+            stub: Any = echo.pb2_grpc.EchoServiceStub(channel.grpc)
+
+            def get(text: str) -> str:
+                request = echo.pb2.GetThingRequest(text=text)
+                answer = channel.call(stub.GetThing, request, agency=AGENCY, timeout=20)
+                return str(answer.text)
+
+            one.servicer.release.set()
+            two.servicer.release.set()
+            reached: set[int] = set()
+
+            def all_reached() -> bool:
+                get("wait")
+                reached.update(
+                    server.server.port for server in (one, two) if server.servicer.started.acquire(timeout=0)
+                )
+                return len(reached) == 2
+
+            waiting.until(all_reached, what="calls at both")
+            one.server.stop(5)
+            assert [get("x") for _ in range(20)] == ["x"] * 20
+    finally:
+        one.close()
+        two.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "localhost:{}", "dns:///localhost:{}"])
+def test_the_client_connects_again_to_a_server_that_was_away(tmp_path: Path, address: str) -> None:
+    one = Echo(tmp_path)
+    port = one.server.port
+    with client.Channel(address.format(port), one.keys.signer()) as channel:
+        stub: Any = echo.pb2_grpc.EchoServiceStub(channel.grpc)
+
+        def get() -> str:
+            request = echo.pb2.GetThingRequest(text="who")
+            return str(channel.call(stub.GetThing, request, agency=AGENCY, timeout=10).name)
+
+        assert get() == "services/other"
+        one.close()
+        with pytest.raises(errors.RemoteUnavailable, match="UNAVAILABLE"):
+            get()
+        two = Echo(tmp_path, keys=one.keys, port=port)
+
+        def answered() -> bool:
+            with contextlib.suppress(errors.RemoteUnavailable):
+                return get() == "services/other"
+            return False
+
+        try:
+            waiting.until(answered, what="the channel to connect again")
+        finally:
+            two.close()
 
 
 def test_nobody_there(served: Echo) -> None:

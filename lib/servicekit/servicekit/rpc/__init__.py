@@ -35,15 +35,26 @@ __all__ = ["Server", "Settings", "caller", "method", "run_server", "serve"]
 
 THREADS = 3
 """More only take the interpreter from one another: four answer fewer calls (docs/benchmarks.md)."""
-STREAMS = 2
-"""Streams at a time, uploads and downloads together: each holds a thread, and unary calls need the others."""
+UPLOADS = DOWNLOADS = 2
+"""Streams at a time, in threads of their own: people's slow uploads keep no call and no worker's slice waiting."""
 LIVENESS = "liveness"
 
 _TRANSPORT_LIMIT = 4 * guard.MAX_MESSAGE
 """Up to here a message that is too large gets a typed answer; above it the transport refuses without
 details.
 """
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 30_000),
+)
+"""A client whose machine is gone says no goodbye, and grpcio alone would ask for a sign of life after two hours: its
+stream ends after 40 s. One that is there and silent has 60 s: grpcio 1.85 heeds the second figure only as the time that
+TCP has (TCP_USER_TIMEOUT), and waits for the answer to its ping as long as the third says.
+"""
 _READY_INTERVAL = 1.0
+_DOWNLOAD_WAIT = 2.0
+"""Seconds for a place: a worker's slice is sent in less."""
 _REFLECTION_WAIT = 0.5
 """Seconds for a place: reflection clients open the next stream just before the last one has ended."""
 
@@ -84,6 +95,7 @@ class Server:
         self._watched = watched
         self._ready = ready
         self._over = threading.Event()
+        self._setting = threading.Lock()
         self._announced: bool | None = None
         self._announce()
         self._watcher = threading.Thread(target=self._watch, name="readiness", daemon=True)
@@ -94,7 +106,7 @@ class Server:
         finish for at most `grace` s.
         """
         self._over.set()
-        self._watcher.join()
+        self._watcher.join(timeout=1.0)  # a check may hang; what it says later is not heard
         self._set(ready=False)
         if delay > 0:
             time.sleep(delay)
@@ -118,14 +130,17 @@ class Server:
         self._set(ready=ready)
 
     def _set(self, *, ready: bool) -> None:
-        if ready is self._announced:
-            return
-        self._announced = ready
-        status = (
-            health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
-        for name in self._watched:
-            self._health.set(name, status)
+        with self._setting:
+            if ready is self._announced or (ready and self._over.is_set()):
+                return
+            self._announced = ready
+            status = (
+                health_pb2.HealthCheckResponse.SERVING
+                if ready
+                else health_pb2.HealthCheckResponse.NOT_SERVING
+            )
+            for name in self._watched:
+                self._health.set(name, status)
         _log.info("serving" if ready else "not serving", extra={"port": self.port})
 
 
@@ -176,21 +191,25 @@ def run_server(
     add_servicers: Callable[[grpc.Server], None],
     descriptors: Sequence[str],
     ready: Callable[[], bool] = lambda: True,
-    threads: int = THREADS,
-    streams: int = STREAMS,
 ) -> Server:
     """Start a server and return; telemetry and signals are the caller's. Port 0 takes a free one."""
     server = grpc.server(
-        futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
+        futures.ThreadPoolExecutor(THREADS, thread_name_prefix="rpc"),
         options=[
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", _TRANSPORT_LIMIT),
             ("grpc.max_send_message_length", guard.MAX_MESSAGE),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            *_KEEPALIVE,
         ],
     )
     guarded = _GuardedServer(
-        server, guard.Guard(auth.Verifier(settings.jwks_file), threading.BoundedSemaphore(streams))
+        server,
+        guard.Guard(
+            auth.Verifier(settings.jwks_file),
+            uploads=guard.Streams("upload", UPLOADS),
+            downloads=guard.Streams("download", DOWNLOADS, wait=_DOWNLOAD_WAIT),
+        ),
     )
     add_servicers(cast(grpc.Server, guarded))
     if unregistered := set(descriptors) - guarded.services:
@@ -201,7 +220,7 @@ def run_server(
     checks.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection(
         [*descriptors, health.SERVICE_NAME, reflection.SERVICE_NAME],
-        cast(grpc.Server, _CappedServer(server, threading.BoundedSemaphore(1))),
+        cast(grpc.Server, _CappedServer(server, guard.Streams("reflection", 1, wait=_REFLECTION_WAIT))),
     )
     server.add_generic_rpc_handlers([_Unknown()])
     port = _listen(server, settings)
@@ -274,7 +293,7 @@ class _Health(health.HealthServicer):
 class _CappedServer(_GuardedServer):
     """For reflection, which is open to all: only the number of streams is limited."""
 
-    def __init__(self, server: grpc.Server, streams: threading.BoundedSemaphore) -> None:
+    def __init__(self, server: grpc.Server, streams: guard.Streams) -> None:
         self._server = server
         self._streams = streams
 
@@ -289,9 +308,10 @@ class _CappedServer(_GuardedServer):
         behavior = handler.stream_stream
         assert behavior is not None
 
+        @self._streams.served
         def capped(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             try:
-                with guard.Slot(self._streams, wait=_REFLECTION_WAIT):
+                with self._streams.place():
                     yield from behavior(requests, context)
             except guard.TooManyStreams as error:
                 context.abort_with_status(answers.Answer(error))

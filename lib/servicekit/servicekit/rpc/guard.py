@@ -6,12 +6,14 @@ name resources, metric attributes) is worked out then, so that a call costs litt
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NoReturn
+from concurrent import futures
+from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 import grpc
@@ -23,6 +25,7 @@ from recupera.options.v1 import options_pb2
 from servicekit import auth, errors, telemetry
 from servicekit.rpc import answers
 
+F = TypeVar("F", bound=Callable[..., Any])
 MAX_MESSAGE = 8 * 1024 * 1024
 _NO_DEADLINE = 10 * 365 * 86_400.0
 """grpcio gives a call without deadline some 10^18 seconds."""
@@ -179,9 +182,11 @@ def _names_resource(field: FieldDescriptor) -> bool:
 class Guard:
     """Wraps the handlers of methods."""
 
-    def __init__(self, verifier: auth.Verifier, streams: threading.BoundedSemaphore) -> None:
+    def __init__(self, verifier: auth.Verifier, *, uploads: Streams, downloads: Streams) -> None:
+        """Streams in which the client sends are of `uploads`, the others of `downloads`."""
         self._verify = verifier.verify
-        self._streams = streams
+        self._uploads = uploads
+        self._downloads = downloads
 
     def wrap(self, plan: Plan, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         """A handler of the same kind that lets through only what the plan permits."""
@@ -191,13 +196,13 @@ class Guard:
             return grpc.unary_unary_rpc_method_handler(self._unary(plan, handler.unary_unary), read, write)
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(
-                self._streaming(plan, handler.unary_stream, uploads=False), read, write
+                self._streaming(plan, handler.unary_stream, self._downloads), read, write
             )
         if handler.stream_unary is not None:
             return grpc.stream_unary_rpc_method_handler(self._upload(plan, handler.stream_unary), read, write)
         assert handler.stream_stream is not None
         return grpc.stream_stream_rpc_method_handler(
-            self._streaming(plan, handler.stream_stream, uploads=True), read, write
+            self._streaming(plan, handler.stream_stream, self._uploads), read, write
         )
 
     def _unary(self, plan: Plan, behavior: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:
@@ -217,11 +222,12 @@ class Guard:
         return guarded
 
     def _upload(self, plan: Plan, behavior: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:
+        @self._uploads.served
         def guarded(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             watch = _Watch(plan, context)
             try:
                 who = self._admit(plan, context, watch)
-                with Slot(self._streams):
+                with self._uploads.place():
                     response = behavior(_checked(plan, who, requests), context)
             except Exception as error:
                 watch.answer(error)
@@ -231,19 +237,20 @@ class Guard:
         return guarded
 
     def _streaming(
-        self, plan: Plan, behavior: Callable[[Any, grpc.ServicerContext], Iterable[Any]], *, uploads: bool
+        self, plan: Plan, behavior: Callable[[Any, grpc.ServicerContext], Iterable[Any]], streams: Streams
     ) -> Callable[..., Iterator[Any]]:
+        @streams.served
         def guarded(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             watch = _Watch(plan, context)
             try:
                 who = self._admit(plan, context, watch)
-                if uploads:
+                if streams is self._uploads:
                     request = _checked(plan, who, request)
                 elif type(request) is _Refused:
                     raise request.error
                 else:
                     plan.check_agency(who, request)
-                with Slot(self._streams):
+                with streams.place():
                     yield from behavior(request, context)
             except GeneratorExit:
                 watch.done({**plan.ok, "rpc.status": "CANCELLED"})
@@ -307,21 +314,31 @@ class _Watch:
         self._context.abort_with_status(answers.Answer(told))
 
 
-class Slot:
-    """One of the few streams that may be open at a time."""
+class Streams:
+    """Streams of one kind: so many at a time, in threads of their own, so that calls keep theirs.
 
-    __slots__ = ("_free", "_wait")
+    Who waited for a place in vain, `wait` seconds, is refused with TooManyStreams; one thread more is there for that.
+    """
 
-    def __init__(self, free: threading.BoundedSemaphore, *, wait: float = 0.0) -> None:
-        self._free = free
+    def __init__(self, name: str, places: int, *, wait: float = 0.0) -> None:
+        self._free = threading.BoundedSemaphore(places)
+        self._threads = futures.ThreadPoolExecutor(places + 1, thread_name_prefix=name)
         self._wait = wait
 
-    def __enter__(self) -> None:
+    def served(self, behavior: F) -> F:
+        """The behavior, run in these threads."""
+        behavior.experimental_thread_pool = self._threads  # type: ignore[attr-defined] # grpcio looks for it here
+        return behavior
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places."""
         if not self._free.acquire(timeout=self._wait):
             raise TooManyStreams("the server holds as many streams as it can: try again")
-
-    def __exit__(self, *_: object) -> None:
-        self._free.release()
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 def _reader(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
