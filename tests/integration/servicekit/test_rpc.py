@@ -33,6 +33,7 @@ from grpc_status import rpc_status
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from recupera_local import ports
 from servicekit import auth, client, errors, rpc, settings, telemetry
 from support import echo, waiting
 
@@ -201,7 +202,7 @@ def test_tokens(served: Echo) -> None:
 
 
 def test_a_token_that_expires_is_refused_though_it_was_good(served: Echo) -> None:
-    token = served.keys.token(AGENCY, lifetime=datetime.timedelta(seconds=2))
+    token = served.keys.token(AGENCY, lifetime=datetime.timedelta(seconds=5))
     assert served.get(token=token)
     seen: queue.SimpleQueue[Told] = queue.SimpleQueue()
 
@@ -213,7 +214,7 @@ def test_a_token_that_expires_is_refused_though_it_was_good(served: Echo) -> Non
             return True
         return False
 
-    waiting.until(gone, what="the token to expire")
+    waiting.until(gone, timeout=60, what="the token to expire")
     assert seen.get().reason == "TOKEN_EXPIRED"
 
 
@@ -711,11 +712,17 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._reader = threading.Thread(target=self._read)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        waiting.until(
-            lambda: self.line("serving") or self._process.poll() is not None, what="the process to serve"
-        )
+        try:
+            waiting.until(
+                lambda: self.line("serving") or self._process.poll() is not None,
+                timeout=60,
+                what="the process to serve",
+            )
+        except BaseException:
+            self._process.kill()
+            raise
         self.port = int(self.line("serving")["port"])
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         self.stub: Any = echo.pb2_grpc.EchoServiceStub(self.channel)
@@ -747,7 +754,7 @@ class Process:
 
 
 def test_sigterm_drains(tmp_path: Path) -> None:
-    process = Process(tmp_path, RECUPERA_DRAIN_DELAY="1.5")
+    process = Process(tmp_path, RECUPERA_DRAIN_DELAY="4")
     try:
         gate = tmp_path / "gate"
         slow = echo.pb2.GetThingRequest(name=THING, text=f"wait:{gate}")
@@ -781,7 +788,7 @@ def test_sigterm_drains(tmp_path: Path) -> None:
 
 
 def test_probes_are_answered_beside_the_metrics(tmp_path: Path) -> None:
-    port, ready_file = _free_port(), tmp_path / "ready"
+    port, ready_file = ports.free_ports(1)[0], tmp_path / "ready"
     process = Process(tmp_path, RECUPERA_METRICS_PORT=str(port), RECUPERA_READY_FILE=str(ready_file))
 
     def status(path: str) -> int:
@@ -799,7 +806,7 @@ def test_probes_are_answered_beside_the_metrics(tmp_path: Path) -> None:
 
 def test_what_a_process_pushes_and_shows(tmp_path: Path) -> None:
     collector = Collector()
-    metrics_port = _free_port()
+    metrics_port = ports.free_ports(1)[0]
     process = Process(
         tmp_path,
         RECUPERA_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.port}",
@@ -836,11 +843,6 @@ def test_what_a_process_pushes_and_shows(tmp_path: Path) -> None:
     finally:
         process.close()
         collector.close()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Collector:
@@ -1000,7 +1002,7 @@ def test_the_client_connects_again_to_a_server_that_was_away(tmp_path: Path, add
 
 
 def test_nobody_there(served: Echo) -> None:
-    with client.Channel(f"127.0.0.1:{_free_port()}", served.keys.signer()) as channel:
+    with client.Channel(f"127.0.0.1:{ports.free_ports(1)[0]}", served.keys.signer()) as channel:
         stub: Any = echo.pb2_grpc.EchoServiceStub(channel.grpc)
         with pytest.raises(errors.RemoteUnavailable, match="UNAVAILABLE"):
             channel.call(stub.GetThing, echo.pb2.GetThingRequest(), agency=AGENCY, timeout=10)
