@@ -30,6 +30,10 @@ def anchor(engine: sa.Engine, agency: uuid.UUID, case: uuid.UUID) -> None:
         tx.execute(ANCHOR, {"agency": agency, "case_id": case})
 
 
+FLUSH = b"H\x00\x00\x00\x04"
+"""libpq's last word behind a pipeline: it asks for nothing and nobody waits for it, so it may come after the answer."""
+
+
 class Wire:
     """A proxy before PostgreSQL that counts round trips: how often the client speaks after the server spoke."""
 
@@ -53,9 +57,10 @@ class Wire:
     def _copy(self, source: socket.socket, target: socket.socket, name: str) -> None:
         while block := source.recv(65536):
             with self._lock:
-                if name == "client" and self._last == "server":
+                if name == "client" and self._last == "server" and block != FLUSH:
                     self.trips += 1
-                self._last = name
+                if block != FLUSH:
+                    self._last = name
             target.sendall(block)
 
     def count(self, work: Callable[[], object]) -> int:
