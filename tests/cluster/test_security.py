@@ -127,9 +127,8 @@ def test_the_lag_that_keda_asks_for_rises_and_falls(
     assert groups.lag(trigger["metadata"], installed.bootstrap) == 0
     installed.scale("dialer-worker", 0)
     try:
-        selector = (
-            "app.kubernetes.io/component=dialer-worker"  # also those that are ending: they still apply facts
-        )
+        # Also those that are ending: they still apply facts.
+        selector = "app.kubernetes.io/component=dialer-worker"
         installed.kubectl("wait", "--for=delete", "pods", "--selector", selector, "--timeout=120s")
         placed = work.Work(installed, tmp_path, debtors=60, days=1, seed=3)
         placed.journey.set_clock(placed.journey.plan.days[0])

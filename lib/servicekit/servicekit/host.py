@@ -283,9 +283,8 @@ def _tick(worker: Any, method: str, is_paused: Callable[[str], bool]) -> None:
     try:
         with telemetry.span("timer", timer=method):
             getattr(worker, method)()
-    except (
-        BaseException
-    ) as error:  # also a library's panic; leaving the native thread it would be waited for for ever
+    # Also a library's panic: leaving the native thread, it would be waited for for ever.
+    except BaseException as error:
         _timer_failures.add(1, {"timer": method})
         logger.log(_level(error), "timer failed", exc_info=error, extra={"timer": method})
     finally:
@@ -350,9 +349,8 @@ class _Job:
                 self.position = self._batch.position
         except Exception as error:
             return error
-        except (
-            BaseException
-        ) as error:  # a library's panic; leaving the native thread it would be waited for for ever
+        # A library's panic: leaving the native thread, it would be waited for for ever.
+        except BaseException as error:
             panic = RuntimeError("a handler left with what is no Exception")
             panic.__cause__ = error
             return panic
@@ -808,9 +806,8 @@ def run(
         failed = True
         logger.critical("worker stopped", exc_info=error)
     finally:
-        _Ending.asked = (
-            True  # whatever ended it: a timer that acts is not to go on when the heartbeat has stopped
-        )
+        # Whatever ended it: a timer that acts is not to go on when the heartbeat has stopped.
+        _Ending.asked = True
         _remove(settings.ready_file)
         housekeeping.stop()
         sampler.stop()

@@ -197,6 +197,7 @@ class Agency:
     def take(self, *facts: case_facts_pb2.TitlesPlaced) -> None:
         """Apply TitlesPlaced."""
         with self.tx() as tx:
+            titles.expect(tx=tx, agency=self.agency)
             titles.place(tx=tx, agency=self.agency, placed=facts, moment=self.moment(tx), bank=self.bank)
 
     def place(self, *rows: tuple[datetime.date, int], **options: Any) -> list[Placed]:

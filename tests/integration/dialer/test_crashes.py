@@ -285,7 +285,7 @@ def test_an_agency_that_fails_does_not_keep_the_others_from_their_turn(
     def wrong(tx: object, agency: object) -> object:
         if agency == AGENCY:
             raise RuntimeError("a mistake of ours")
-        return worked(tx, agency)  # type: ignore[arg-type]
+        return worked(tx, agency)  # type: ignore[arg-type]  # passed through
 
     with monkeypatch.context() as patched:
         patched.setattr(usecases, "worked_campaigns", wrong)

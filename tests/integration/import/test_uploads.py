@@ -82,7 +82,7 @@ def test_a_file_whose_commit_is_in_doubt_is_kept(site: Site, monkeypatch: pytest
             commit(transaction)
             raise psycopg.OperationalError("the answer was lost")
 
-        tx._commit = lost  # type: ignore[method-assign]
+        tx._commit = lost  # type: ignore[method-assign]  # an answer that is lost
         return view
 
     with monkeypatch.context() as patched:

@@ -115,7 +115,7 @@ def test_it_runs_as_printed_and_stops_on_ctrl_c(run: Run) -> None:
     assert len(calls) >= 8
     for call in calls:
         # A person pastes slower: what one call changes has reached every service before the next.
-        waiting.until(lambda call=call: run.works(call), timeout=60, what=call)  # type: ignore[misc]
+        waiting.until(lambda call=call: run.works(call), timeout=60, what=call)  # type: ignore[misc]  # a default that binds
 
     second = run.again()
     assert "runs already" in second

@@ -224,7 +224,7 @@ def test_an_agency_that_fails_rests_and_the_others_have_their_turn(
     def wrong(agency: object, *arguments: object) -> object:
         if agency in failing:
             raise RuntimeError("a mistake of ours")
-        return decide(agency, *arguments)  # type: ignore[arg-type]
+        return decide(agency, *arguments)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(dispatcher, "_decide", wrong)
     with pytest.raises(RuntimeError):

@@ -562,7 +562,7 @@ def test_a_fact_does_not_wait_for_the_relay_to_look(
         for number in range(10):
             publish(sender, agency, [(case, number)])
             waiting.until(
-                lambda number=number: count(receiver) == number + 1,  # type: ignore[misc]
+                lambda number=number: count(receiver) == number + 1,  # type: ignore[misc]  # a default that binds
                 timeout=10,
                 what="the fact",
             )

@@ -80,7 +80,7 @@ def test_now_is_the_agencys_in_sql_as_in_python(store: Callable[..., Any]) -> No
         elapsed=st.timedeltas(min_value=datetime.timedelta(days=-1), max_value=datetime.timedelta(days=3650)),
         base=st.datetimes(
             min_value=datetime.datetime(2020, 1, 1),  # noqa: DTZ001  hypothesis adds the zone
-            max_value=datetime.datetime(2040, 1, 1),  # noqa: DTZ001  here too
+            max_value=datetime.datetime(2040, 1, 1),  # noqa: DTZ001  hypothesis adds the zone
             timezones=st.just(datetime.UTC),
         ),
     )

@@ -53,9 +53,11 @@ def place(
     moment: moments.Moment,
     bank: providers.BankProvider,
 ) -> None:
-    """Take over placed titles and give them the payments that waited for them. The same titles again change nothing."""
+    """Take over placed titles and give them the payments that waited for them. The same titles again change nothing.
+
+    The transaction began with `expect`.
+    """
     titles, contracts = _columns(placed, date=moment.business_date)
-    expect(tx=tx, agency=agency)
     waiting = payment_store.lock_unidentified(
         tx,
         agency,
