@@ -170,6 +170,7 @@ def _place(engine: db.Engine, count: int) -> list[str]:
             fact.terms_index.append(0 if number % 3 == 0 else 1)
             found.append(str(title_id))
         with db.begin(engine, agency=money.AGENCY) as tx:
+            titles.expect(tx=tx, agency=money.AGENCY)
             titles.place(
                 tx=tx,
                 agency=money.AGENCY,

@@ -93,6 +93,7 @@ def place(
             fact.contract_index.append(place_of)
             fact.terms_index.append(0)
     with db.begin(engine, agency=AGENCY) as tx:
+        titles.expect(tx=tx, agency=AGENCY)
         titles.place(
             tx=tx,
             agency=AGENCY,

@@ -172,6 +172,7 @@ def _place(engine: db.Engine) -> uuid.UUID:
                 version=1,
             ),
         )
+        titles.expect(tx=tx, agency=AGENCY)
         titles.place(
             tx=tx,
             agency=AGENCY,
